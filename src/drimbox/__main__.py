@@ -1,0 +1,5 @@
+"""``python -m drimbox``."""
+
+from drimbox.cli import main
+
+main()

@@ -1,0 +1,347 @@
+"""Every setting of a box, typed and documented. ``docs/settings.md`` is written from this file.
+
+A box is one TOML file; any value may be given by an environment variable ``DRIMBOX__SECTION__KEY`` instead; secrets are
+named by file. Relative paths are taken from the folder of the TOML file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from drimbox.foundation.uids import is_uid
+
+
+def _oid(value: str) -> str:
+    if value and not is_uid(value):
+        raise ValueError("is not an OID (digits and dots, 64 characters at most)")
+    return value
+
+
+def _https(value: str) -> str:
+    if not value.startswith("https://"):
+        raise ValueError("must be an https:// address")
+    return value.rstrip("/")
+
+
+def _ae(value: str) -> str:
+    if not 0 < len(value.strip()) <= 16 or not value.isascii() or "\\" in value:
+        raise ValueError("is not an AE title (1 to 16 ASCII characters, no backslash)")
+    return value.strip()
+
+
+Oid = Annotated[str, AfterValidator(_oid)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+AeTitle = Annotated[str, AfterValidator(_ae)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are mistakes, values cannot change after the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeyPair(Section):
+    """A certificate with its chain, and its private key, both PEM."""
+
+    certificate: Path = Field(description="PEM file: the certificate, then its chain")
+    key: Path = Field(description="PEM file of the private key, PKCS#8")
+    password_file: Path | None = Field(None, description="file that holds the password of the private key")
+
+
+class BoxSection(Section):
+    """The box itself."""
+
+    name: str = Field(description="name of this box, in logs and on its pages")
+    environment: Literal["test", "production"] = Field(
+        "test", description="range of INS and certificates that are accepted; the two never mix"
+    )
+    state_dir: Path = Field(Path("var"), description="folder of the embedded database, the image spool and the keys")
+    device_id: str = Field("", description="identifier of this device (author of the KOS entry, LPS_ID of the VIHF)")
+    homologation_number: str = Field("", description="CNDA homologation number (LPS_ID_HOMOLOGATION_DMP of the VIHF)")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level that is logged")
+
+
+class DatabaseSection(Section):
+    """PostgreSQL, the one store."""
+
+    dsn_file: Path | None = Field(
+        None, description="file that holds the DSN of the site's own PostgreSQL; none: an embedded one in state_dir"
+    )
+    pool_size: int = Field(10, ge=2, le=200, description="connections kept by this process")
+
+
+class TrustSection(Section):
+    """Whom the box believes (standards.md K)."""
+
+    roots: tuple[Path, ...] = Field(description="PEM files of the pinned IGC-Sante root and intermediate CAs")
+    revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="CRL files checked on each connection; an expired list refuses its issuer's certificates",
+    )
+
+
+class StructureSection(Section):
+    """One imaging site (structure) that the box serves."""
+
+    id: str = Field(description="short name of the structure in this file")
+    name: str = Field(description="legal name, as in the certificates")
+    identifier: str = Field(description="Struct_IdNat: 1 + geographic FINESS (decision D.8), 3 + SIRET, ...")
+    legal_identifier: str = Field(
+        "", description="Struct_IdNat of the legal entity (FINESS EJ), for modes EJ and EJ/EG"
+    )
+    identification: Literal["EG", "EJ/EG", "EJ"] = Field(
+        "EG", description="which FINESS stands in submission set and VIHF (ans-faq.md 3.1)"
+    )
+    sector: str = Field("SA05", description="activity sector of the VIHF (JDV_J61), code of 1.2.250.1.71.4.2.4")
+    auth: KeyPair = Field(description="IGC-Sante ORG AUTH_CLI: TLS client towards the DMP and other DRIMboxes")
+    sign: KeyPair = Field(description="IGC-Sante ORG SIGN: signs the VIHF and the submission sets")
+    pacs: tuple[str, ...] = Field((), description="ids of the PACSs that may hold its studies; none: all")
+    senders: tuple[str, ...] = Field((), description="MSH-3 of the RISes that send for it; none: any")
+
+
+class PacsSection(Section):
+    """One PACS of the site."""
+
+    id: str = Field(description="short name of the PACS in this file")
+    host: str = Field(description="host name or address of its DICOM service")
+    port: Port = Field(description="port of its DICOM service")
+    ae_title: AeTitle = Field(description="its AE title")
+    calling_ae_title: AeTitle = Field("DRIMBOX", description="our AE title, as the PACS knows us")
+    accession_issuer: Oid = Field(
+        "", description="OID of the issuer of its accession numbers, when its images name none"
+    )
+    patient_issuer: Oid = Field("", description="OID of the issuer of its patient numbers, when its images name none")
+    max_associations: int = Field(4, ge=1, le=64, description="associations that we open to it at once")
+    connect_timeout: Seconds = Field(5, description="seconds to open a connection and an association")
+    answer_timeout: Seconds = Field(30, description="seconds without any answer before we give up")
+
+
+class TlsServer(Section):
+    """A listener with TLS."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(description="port to listen on")
+    public_url: HttpsUrl = Field(description="address by which others reach it")
+    tls: KeyPair = Field(description="server certificate of this listener")
+
+
+class Hl7Section(Section):
+    """The HL7 v2 listener (MLLP) for the RISes."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(description="port to listen on")
+    tls: KeyPair | None = Field(
+        None, description="server certificate; none: plain MLLP, for a protected local network only"
+    )
+    client_roots: tuple[Path, ...] = Field(
+        (), description="CAs of the RISes' client certificates; with tls, requires one"
+    )
+    max_message_bytes: int = Field(
+        64 * 2**20, ge=2**16, description="a longer message is refused and its connection closed"
+    )
+    max_connections: int = Field(64, ge=1, description="connections served at once")
+    idle_timeout: Seconds = Field(3600, description="seconds without a byte before a connection is closed")
+    message_timeout: Seconds = Field(60, description="seconds between the first and the last byte of a message")
+
+
+class DicomListener(Section):
+    """Where the PACS stores images to, when we ask it to move them."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(description="port to listen on")
+    ae_title: AeTitle = Field("DRIMBOX", description="our AE title: the destination of our C-MOVE requests")
+    allowed_callers: tuple[AeTitle, ...] = Field((), description="calling AE titles accepted; none: those of [[pacs]]")
+
+
+class WadoSection(TlsServer):
+    """WADO-RS for other DRIMboxes (the ``db`` host), mutual TLS."""
+
+    base_path: str = Field(
+        "/dicom-web-rs", description="path under which studies/... is served; part of every RetrieveURL"
+    )
+    professions: tuple[str, ...] = Field(
+        (
+            "10",
+            "21",
+            "26",
+            "28",
+            "31",
+            "40",
+            "50",
+            "60",
+            "69",
+            "70",
+            "80",
+            "86",
+            "91",
+            "92",
+            "93",
+            "94",
+            "95",
+            "96",
+            "97",
+            "98",
+        ),
+        description="profession codes (1.2.250.1.71.1.2.7) that may fetch images (DB.SO.34); others get 403",
+    )
+    cache_introspection: Annotated[float, Field(ge=0, le=60)] = Field(
+        60, description="seconds to remember a positive token introspection, never past the token's end (decision 17)"
+    )
+    max_parallel: int = Field(32, ge=5, description="retrievals served at once; more wait (DB.SO.35 asks for five)")
+
+
+class SourceSection(Section):
+    """The source function: publish and serve."""
+
+    hl7: Hl7Section
+    dicom: DicomListener
+    wado: WadoSection
+    match_patient_name: bool = Field(
+        True, description="the PACS's patient name must be the birth or the used name (decision 4)"
+    )
+    submission: Literal["one-per-kos", "one-per-report"] = Field(
+        "one-per-kos", description="KOS of one report in one submission set each, or all in one (decision 26)"
+    )
+
+
+class ManifestSection(Section):
+    """How a KOS is written (decisions 8 to 11)."""
+
+    uid_root: Oid = Field("", description="root under which KOS UIDs are made; none: 2.25.<uuid>")
+    manufacturer: str = Field("drimbox", description="Manufacturer (0008,0070) of the KOS")
+    author: Literal["device", "radiologist"] = Field(
+        "device", description="author of the KOS entry in the DMP (decision 9)"
+    )
+    modality_scheme: Oid = Field(
+        "1.2.840.10008.2.16.4", description="coding scheme of modalities in eventCodeList (decision 10)"
+    )
+    region_scheme: Oid = Field(
+        "2.16.840.1.113883.6.96", description="coding scheme of regions in eventCodeList (decision 10)"
+    )
+
+
+class DmpSection(Section):
+    """The national record (DMP)."""
+
+    repository: HttpsUrl = Field(description="address of the repository service (ITI-41, ITI-43)")
+    registry: HttpsUrl = Field(description="address of the registry service (ITI-18, ITI-57)")
+    patients: HttpsUrl = Field(description="address of the patients service (TD0.2)")
+    habilitations: HttpsUrl = Field(description="address of the habilitations service (TD0.3)")
+    source_id: Oid = Field(description="OID of this installation: sourceId of the submission sets")
+    vihf_version: Literal["3.0", "4.0"] = Field("3.0", description="VIHF_Version (decision 12)")
+    vihf_algorithm: Literal["rsa-sha256", "rsa-sha1"] = Field(
+        "rsa-sha256", description="signature of the VIHF (decision 12)"
+    )
+    signature_algorithm: Literal["rsa-sha256", "rsa-sha1"] = Field(
+        "rsa-sha256", description="XAdES signature of the submission set (decision 13)"
+    )
+    timeout: Seconds = Field(60, description="seconds without an answer before the outcome is held for unknown")
+
+
+class PscSection(Section):
+    """Pro Sante Connect."""
+
+    discovery: HttpsUrl = Field(description="address of the wallet-openid-configuration document")
+    client_id: str = Field(description="Client_ID of the DRIMbox")
+    client_secret_file: Path | None = Field(
+        None, description="file of the client secret; none: client certificate (RFC 8705)"
+    )
+    auth: KeyPair | None = Field(None, description="ORG AUTH_CLI of the DRIMbox for PSC; none: the first structure's")
+    acr: str = Field("eidas1", description="acr_values asked for (PSC.08)")
+    scope: str = Field("openid scope_all", description="scope asked for")
+    timeout: Seconds = Field(10, description="seconds without an answer before PSC is held for unreachable")
+
+
+class WhitelistSection(Section):
+    """The signed list of DRIMboxes (decision 16)."""
+
+    url: HttpsUrl = Field(description="address of the signed list")
+    signer_cn: str = Field("Liste Blanche DRIM-M", description="CN that the signer's certificate must carry")
+    signer_ou: str = Field("318751275100020", description="OU that the signer's certificate must carry")
+    max_age_days: float = Field(7, gt=0, description="days after which the last good list is no longer believed")
+    refresh_hours: float = Field(24, gt=0, description="hours between two downloads")
+
+
+class ConsumerSection(TlsServer):
+    """The consumer function: contextual call, consultation, viewing."""
+
+    call_paths: tuple[str, ...] = Field(
+        ("/drim",), description="paths of the contextual call (POST); several are allowed (DB.CO.48)"
+    )
+    consent_values: dict[str, Literal["yes", "no", "unknown"]] = Field(
+        {
+            "yes": "yes",
+            "oui": "yes",
+            "O": "yes",
+            "no": "no",
+            "non": "no",
+            "INC": "no",
+            "NA": "no",
+            "unknown": "unknown",
+        },
+        description="meaning of the values of the consent parameter; a value not listed means no consent (decision 18)",
+    )
+    session_hours: float = Field(4, gt=0, le=4, description="longest session (PSC: 4 hours)")
+    idle_minutes: float = Field(30, gt=0, le=30, description="inactivity that ends a session (PSC: 30 minutes)")
+    call_minutes: float = Field(10, gt=0, description="minutes within which a contextual call must be opened")
+    viewer_dir: Path | None = Field(
+        None, description="folder of the OHIF viewer; none: the one that `drimbox viewer install` made"
+    )
+    syntaxes_view: tuple[str, ...] = Field(
+        (
+            "1.2.840.10008.1.2.4.50",
+            "1.2.840.10008.1.2.4.51",
+            "1.2.840.10008.1.2.4.70",
+            "1.2.840.10008.1.2.4.80",
+            "1.2.840.10008.1.2.4.91",
+            "1.2.840.10008.1.2.4.100",
+            "1.2.840.10008.1.2.4.101",
+            "1.2.840.10008.1.2.4.102",
+            "1.2.840.10008.1.2.4.103",
+            "1.2.840.10008.1.2.1",
+        ),
+        description="transfer syntaxes asked for viewing, best first: lossy first (decision 24)",
+    )
+    fetch_timeout: Seconds = Field(60, description="seconds without a byte from a source before it is held for silent")
+    max_series_bytes: int = Field(8 * 2**30, ge=2**20, description="a longer answer of a source is cut off and refused")
+
+
+class Settings(Section):
+    """A box, whole."""
+
+    box: BoxSection
+    database: DatabaseSection = DatabaseSection()
+    trust: TrustSection
+    structures: tuple[StructureSection, ...] = Field(min_length=1)
+    pacs: tuple[PacsSection, ...] = ()
+    source: SourceSection | None = None
+    manifest: ManifestSection = ManifestSection()
+    consumer: ConsumerSection | None = None
+    dmp: DmpSection
+    psc: PscSection
+    whitelist: WhitelistSection
+
+    @model_validator(mode="after")
+    def _names_hold_together(self) -> Settings:
+        known = {p.id for p in self.pacs}
+        for structure in self.structures:
+            unknown = set(structure.pacs) - known
+            if unknown:
+                raise ValueError(f"structure {structure.id} names PACS {', '.join(sorted(unknown))}, not in [[pacs]]")
+            if structure.identification != "EG" and not structure.legal_identifier:
+                raise ValueError(
+                    f"structure {structure.id}: identification {structure.identification} needs legal_identifier"
+                )
+        for what, ids in (("structures", [s.id for s in self.structures]), ("pacs", [p.id for p in self.pacs])):
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"two [[{what}]] share an id")
+        if self.source is None and self.consumer is None:
+            raise ValueError("neither [source] nor [consumer]: the box would do nothing")
+        if self.source is not None and not self.pacs:
+            raise ValueError("[source] needs at least one [[pacs]]")
+        return self

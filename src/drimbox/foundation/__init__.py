@@ -1,0 +1,1 @@
+"""What every room stands on: clock, errors, identifiers, XML, HTTP. Knows nothing of the field."""

@@ -1,0 +1,57 @@
+"""The pool of connections, and how the schema is brought up to date."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+
+from drimbox.foundation.errors import Unavailable
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+Pool = AsyncConnectionPool[Connection]
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
+    """A pool on ``dsn``, rows as dicts. Raises ``Unavailable`` (``database``) when no connection can be had in 30 s."""
+    pool: Pool = AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        open=False,
+        kwargs={"row_factory": dict_row},
+        connection_class=psycopg.AsyncConnection,
+    )
+    try:
+        await pool.open(wait=True, timeout=30)
+    except psycopg.Error as error:
+        raise Unavailable("Base PostgreSQL injoignable", code="database") from error
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def migrate(dsn: str) -> None:
+    """Bring the schema to the newest version; several nodes may call it at once (advisory lock)."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    url = make_url("postgresql+psycopg://")
+    engine = create_engine(url, creator=lambda: psycopg.connect(dsn))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(724517)")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()

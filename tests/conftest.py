@@ -1,0 +1,68 @@
+"""What every test may ask for: the official samples, a test PKI, a fresh database."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from drimbox.sandbox.pki import TestAuthority
+from drimbox.store import database, embedded
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of the official samples (DRIMBOX_SHARED, else ../shared beside the project)."""
+    folder = Path(os.environ.get("DRIMBOX_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"the official samples are not in {folder}: set DRIMBOX_SHARED to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples(shared: Path) -> Path:
+    """The official sample files (shared/data)."""
+    return shared / "data"
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> TestAuthority:
+    """A test PKI that lives as long as the test run."""
+    return TestAuthority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with embedded.running(tmp_path_factory.mktemp("postgres") / "data") as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE drimbox_template")
+        database.migrate(_named(dsn, "drimbox_template"))
+        yield dsn
+
+
+@pytest.fixture
+def dsn(_server: str) -> Iterator[str]:
+    """A database of the newest schema, empty, for this test alone."""
+    name = f"t_{uuid.uuid4().hex}"
+    with psycopg.connect(_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE drimbox_template")
+    yield _named(_server, name)
+    with psycopg.connect(_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def pool(dsn: str) -> AsyncIterator[database.Pool]:
+    """A pool on this test's own database."""
+    async with database.opened(dsn, size=4) as opened:
+        yield opened
+
+
+def _named(dsn: str, name: str) -> str:
+    return dsn.replace("/postgres?", f"/{name}?", 1)
