@@ -10,10 +10,22 @@ from pathlib import Path
 import psycopg
 import pytest
 
+import requirements
 from drimbox.sandbox.pki import TestAuthority
 from drimbox.store import database, embedded
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--requirements", metavar="FILE", help="write docs/requirements.md to FILE from the tests' marks")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    target = session.config.getoption("--requirements")
+    if target:
+        proofs = requirements.marks(session.items)
+        Path(target).write_text(requirements.page(proofs, ROOT / "docs" / "requirements.tsv"), "utf-8")
 
 
 @pytest.fixture(scope="session")

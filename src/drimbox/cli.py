@@ -1,10 +1,107 @@
-"""The command line."""
+"""The command line. Each command is a few lines: the work is in the rooms."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import click
+
+HOME = Path(os.environ.get("DRIMBOX_HOME", Path.cwd()))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """An open DRIMbox: the gateway between a French imaging site and DRIM-M."""
+
+
+@main.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="the box's TOML file")
+def run(path: Path) -> None:
+    """Run a box until it is told to stop."""
+    from drimbox.box.run import main_box
+
+    sys.exit(main_box(_settings(path)))
+
+
+@main.group()
+def config() -> None:
+    """Look at a configuration."""
+
+
+@config.command("check")
+@click.argument("path", type=click.Path(path_type=Path))
+def check(path: Path) -> None:
+    """Check a configuration: each mistake with its line and its remedy."""
+    _settings(path)
+    click.echo(f"{path.name} : configuration correcte")
+
+
+def _settings(path: Path) -> object:
+    from drimbox.box.config import ConfigMistakes, load
+
+    try:
+        return load(path, os.environ)
+    except ConfigMistakes as error:
+        click.echo(error.reason, err=True)
+        for mistake in error.mistakes:
+            click.echo(f"  {mistake}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--state", type=click.Path(path_type=Path), default=HOME / "var" / "demo", help="folder of its state")
+@click.option(
+    "--message", type=click.Path(path_type=Path, exists=True), help="an HL7 message to send instead of exam E"
+)
+@click.option("--fresh", is_flag=True, help="forget what an earlier demonstration left")
+@click.option("--once", is_flag=True, help="play the story without a browser, compare every image, and end")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="with --once: where the figures are written")
+def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Path | None) -> None:
+    """Two sites and the national services on this machine: a report in at one, its images at the other."""
+    from drimbox.demo.play import Options, play
+
+    sys.exit(asyncio.run(play(Options(state, message, fresh, once, report))))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--slow", is_flag=True, help="the long proofs too")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def test(slow: bool, arguments: tuple[str, ...]) -> None:
+    """Check style and types, then run the tests; ARGUMENTS go to pytest."""
+    tools = Path(sys.executable).parent
+    commands = [
+        [str(tools / "ruff"), "format", "--check", "src", "tests"],
+        [str(tools / "ruff"), "check", "src", "tests"],
+        [str(tools / "mypy")],
+        [str(tools / "pytest"), "-q", *([] if slow else ["-m", "not slow"]), *arguments],
+    ]
+    for command in commands:
+        status = subprocess.run(command, cwd=HOME, check=False).returncode  # noqa: S603
+        if status:
+            sys.exit(status)
+
+
+@main.group()
+def docs() -> None:
+    """Write the pages that are made from the code."""
+
+
+@docs.command("settings")
+def docs_settings() -> None:
+    """Write docs/settings.md."""
+    from drimbox.box.manual import settings_page
+
+    (HOME / "docs" / "settings.md").write_text(settings_page(), "utf-8")
+
+
+@docs.command("requirements")
+def docs_requirements() -> None:
+    """Write docs/requirements.md from the marks of the tests (needs what `./drimbox test` installs)."""
+    pytest = Path(sys.executable).parent / "pytest"
+    page = HOME / "docs" / "requirements.md"
+    command = [str(pytest), "--collect-only", "-q", f"--requirements={page}", "tests"]
+    sys.exit(subprocess.run(command, cwd=HOME, check=False, stdout=subprocess.DEVNULL).returncode)  # noqa: S603

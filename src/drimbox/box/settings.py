@@ -16,19 +16,19 @@ from drimbox.foundation.uids import is_uid
 
 def _oid(value: str) -> str:
     if value and not is_uid(value):
-        raise ValueError("is not an OID (digits and dots, 64 characters at most)")
+        raise ValueError("ce n'est pas un OID (chiffres et points, 64 caractères au plus)")
     return value
 
 
 def _https(value: str) -> str:
     if not value.startswith("https://"):
-        raise ValueError("must be an https:// address")
+        raise ValueError("une adresse https:// est attendue")
     return value.rstrip("/")
 
 
 def _ae(value: str) -> str:
     if not 0 < len(value.strip()) <= 16 or not value.isascii() or "\\" in value:
-        raise ValueError("is not an AE title (1 to 16 ASCII characters, no backslash)")
+        raise ValueError("ce n'est pas un AE title (1 à 16 caractères ASCII, sans barre oblique inverse)")
     return value.strip()
 
 
@@ -91,6 +91,9 @@ class StructureSection(Section):
     id: str = Field(description="short name of the structure in this file")
     name: str = Field(description="legal name, as in the certificates")
     identifier: str = Field(description="Struct_IdNat: 1 + geographic FINESS (decision D.8), 3 + SIRET, ...")
+    also_known_as: tuple[str, ...] = Field(
+        (), description="other identifiers that messages carry for it (a former FINESS, the legal entity)"
+    )
     legal_identifier: str = Field(
         "", description="Struct_IdNat of the legal entity (FINESS EJ), for modes EJ and EJ/EG"
     )
@@ -332,16 +335,18 @@ class Settings(Section):
         for structure in self.structures:
             unknown = set(structure.pacs) - known
             if unknown:
-                raise ValueError(f"structure {structure.id} names PACS {', '.join(sorted(unknown))}, not in [[pacs]]")
+                raise ValueError(
+                    f"la structure {structure.id} nomme un PACS absent de [[pacs]] : {', '.join(sorted(unknown))}"
+                )
             if structure.identification != "EG" and not structure.legal_identifier:
                 raise ValueError(
-                    f"structure {structure.id}: identification {structure.identification} needs legal_identifier"
+                    f"structure {structure.id} : identification {structure.identification} demande legal_identifier"
                 )
         for what, ids in (("structures", [s.id for s in self.structures]), ("pacs", [p.id for p in self.pacs])):
             if len(set(ids)) != len(ids):
-                raise ValueError(f"two [[{what}]] share an id")
+                raise ValueError(f"deux [[{what}]] ont le même id")
         if self.source is None and self.consumer is None:
-            raise ValueError("neither [source] nor [consumer]: the box would do nothing")
+            raise ValueError("ni [source] ni [consumer] : la DRIMbox ne ferait rien")
         if self.source is not None and not self.pacs:
-            raise ValueError("[source] needs at least one [[pacs]]")
+            raise ValueError("[source] demande au moins un [[pacs]]")
         return self
