@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from drimbox.box.settings import Settings
 
 HOME = Path(os.environ.get("DRIMBOX_HOME", Path.cwd()))
 
@@ -24,7 +28,8 @@ def run(path: Path) -> None:
     """Run a box until it is told to stop."""
     from drimbox.box.run import main_box
 
-    sys.exit(main_box(_settings(path)))
+    settings = _settings(path)
+    sys.exit(main_box(settings))
 
 
 @main.group()
@@ -40,7 +45,7 @@ def check(path: Path) -> None:
     click.echo(f"{path.name} : configuration correcte")
 
 
-def _settings(path: Path) -> object:
+def _settings(path: Path) -> Settings:
     from drimbox.box.config import ConfigMistakes, load
 
     try:
@@ -64,7 +69,7 @@ def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Pat
     """Two sites and the national services on this machine: a report in at one, its images at the other."""
     from drimbox.demo.play import Options, play
 
-    sys.exit(asyncio.run(play(Options(state, message, fresh, once, report))))
+    sys.exit(asyncio.run(play(Options(state, HOME, message, fresh, once, report))))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -83,6 +88,28 @@ def test(slow: bool, arguments: tuple[str, ...]) -> None:
         status = subprocess.run(command, cwd=HOME, check=False).returncode  # noqa: S603
         if status:
             sys.exit(status)
+
+
+@main.command()
+@click.option("--config", "path", type=click.Path(path_type=Path, exists=True), required=True, help="a JSON file")
+def sandbox(path: Path) -> None:
+    """Run the simulated national services that a JSON file describes (the demonstration writes one)."""
+    from drimbox.record.logs import configure
+    from drimbox.sandbox.services import main_services
+    from drimbox.sandbox.sites import config_from_json
+
+    configure("INFO")
+    main_services(config_from_json(path.read_text("utf-8")), ready=lambda _: click.echo("READY"))
+
+
+@main.command()
+@click.option("--rounds", default=3, show_default=True, help="how often the walk of an image is measured")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="where every value is written")
+def bench(rounds: int, report: Path | None) -> None:
+    """Measure the mesh on this machine; print the table."""
+    from drimbox.bench.mesh import measure
+
+    click.echo(asyncio.run(measure(HOME, rounds, report)))
 
 
 @main.group()

@@ -3,13 +3,16 @@
 import asyncio
 import datetime as dt
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from psycopg.types.json import Jsonb
 
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Refused
-from drimbox.reports.intake import Accepted, Intake, StoredReports
+from drimbox.record.audit import Journal
+from drimbox.record.pseudonym import load_patient_key
+from drimbox.reports.intake import Intake, StoredReports
 from drimbox.reports.mllp import Frame
 from drimbox.reports.report import Report
 from drimbox.sandbox.ris import exams, letters
@@ -29,17 +32,18 @@ async def open_incident(
     )
 
 
-async def note(accepted: Accepted, peer: str) -> None:
-    assert accepted.report_id > 0
-
-
 def structure_of(report: Report) -> str:
     return "ambroise"
 
 
+def intake_on(pool: Pool, folder: Path) -> Intake:
+    journal = Journal(pool, load_patient_key(folder / "audit.key"))
+    return Intake(pool, SystemClock(), structure_of=structure_of, open_incident=open_incident, journal=journal)
+
+
 @pytest.fixture
-def intake(pool: Pool) -> Intake:
-    return Intake(pool, SystemClock(), structure_of=structure_of, open_incident=open_incident, accepted=note)
+def intake(pool: Pool, tmp_path: Path) -> Intake:
+    return intake_on(pool, tmp_path)
 
 
 async def rows(pool: Pool, query: str) -> list[dict[str, object]]:
@@ -47,7 +51,7 @@ async def rows(pool: Pool, query: str) -> list[dict[str, object]]:
         return await (await connection.execute(query)).fetchall()  # type: ignore[arg-type]
 
 
-@pytest.mark.requirement("DB.SO.03", "DB.SO.12", "exam:F")
+@pytest.mark.requirement("DB.SO.03", "DB.SO.12", "DB.SO.43", "exam:F")
 async def test_an_accepted_message_has_its_jobs_before_its_answer(intake: Intake, pool: Pool) -> None:
     answer = await intake.receive(Frame(letters.oru(LETTER, NOW)), "ris")
     assert verdict(answer) == "AA"
@@ -57,6 +61,9 @@ async def test_an_accepted_message_has_its_jobs_before_its_answer(intake: Intake
     assert [row["lock"] for row in stored] == [f"study:1.2.250.1.213.4.5.2.1.{n}" for n in (106, 107)]
     [report] = await rows(pool, "SELECT id, structure, document_id, operation FROM report")
     assert report["structure"] == "ambroise"
+    [told] = await rows(pool, "SELECT event, outcome, objects FROM audit")
+    assert (told["event"], told["outcome"]) == ("110107/RAD-128", 0)
+    assert "279035121518989" not in str(told)
     assert (await StoredReports(pool).load(int(str(report["id"])))).study_uids()[0].endswith(".106")
 
 
@@ -111,9 +118,9 @@ async def test_a_message_over_the_limit_is_refused_by_name(intake: Intake, pool:
     assert await rows(pool, "SELECT code FROM incident") == [{"code": "hl7-size"}]
 
 
-async def test_without_a_database_the_sender_is_asked_to_send_again(dsn: str) -> None:
+async def test_without_a_database_the_sender_is_asked_to_send_again(dsn: str, tmp_path: Path) -> None:
     async with opened(dsn, size=2) as pool:
-        intake = Intake(pool, SystemClock(), structure_of=structure_of, open_incident=open_incident, accepted=note)
+        intake = intake_on(pool, tmp_path)
     # The pool is closed: every statement fails, as with a server that went away.
     answer = await intake.receive(Frame(letters.oru(LETTER, NOW)), "ris")
     assert verdict(answer) == "AR"

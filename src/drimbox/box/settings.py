@@ -255,6 +255,9 @@ class PscSection(Section):
         None, description="file of the client secret; none: client certificate (RFC 8705)"
     )
     auth: KeyPair | None = Field(None, description="ORG AUTH_CLI of the DRIMbox for PSC; none: the first structure's")
+    roots: tuple[Path, ...] = Field(
+        (), description="PEM files of the CAs of its server certificate (a public one); none: those of [trust]"
+    )
     acr: str = Field("eidas1", description="acr_values asked for (PSC.08)")
     scope: str = Field("openid scope_all", description="scope asked for")
     timeout: Seconds = Field(10, description="seconds without an answer before PSC is held for unreachable")

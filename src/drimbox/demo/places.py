@@ -18,6 +18,7 @@ class Ports:
     dmp: int
     whitelist: int
     view: int
+    wallet: int
     ris_a: int
     ris_b: int
     mllp_a: int
@@ -29,6 +30,7 @@ class Ports:
     pacs_a_http: int
     pacs_b: int
     pacs_b_http: int
+    dicom_client: int
 
 
 def ports(state: Path) -> Ports:

@@ -53,7 +53,7 @@ def _check_depth(root: Element) -> None:
 
 
 class Builder:
-    """Writes elements of one default namespace and a few named ones.
+    """Writes elements of one default namespace and a few named ones; the prefix ``""`` is xmlns itself.
 
     >>> rim = Builder({"rim": "urn:example"}, "rim")
     >>> etree.tostring(rim("Slot", rim("Value", "x"), name="a"))
@@ -62,13 +62,15 @@ class Builder:
 
     def __init__(self, namespaces: Mapping[str, str], prefix: str) -> None:
         self._namespaces = dict(namespaces)
+        self._nsmap = {name or None: uri for name, uri in namespaces.items()}
         self._prefix = prefix
 
     def __call__(self, tag: str, *children: Element | str, **attributes: str) -> Element:
         """An element; ``prefix:tag`` picks another namespace; a trailing ``_`` of an attribute name is cut."""
         prefix, _, local = tag.rpartition(":")
         namespace = self._namespaces[prefix or self._prefix]
-        element = etree.Element(f"{{{namespace}}}{local}", nsmap=self._namespaces)
+        # The name of xmlns is None, which the stubs of lxml do not know.
+        element = etree.Element(f"{{{namespace}}}{local}", nsmap=self._nsmap)  # type: ignore[arg-type]
         for name, value in attributes.items():
             element.set(name.rstrip("_"), value)
         for child in children:

@@ -87,6 +87,28 @@ def read_header(data: bytes) -> Header:
     )
 
 
+def document_root(data: bytes) -> xml.Element:
+    """The ClinicalDocument element of any CDA, to be shown. Raises ``Refused`` (``xml-…``, ``cda-root``)."""
+    repaired = _undo_double_encoding(data)
+    root = xml.parse(repaired if repaired is not None else data)
+    if root.tag != f"{{{_NS['h']}}}ClinicalDocument":
+        raise Refused("Le document n'est pas un CDA", code="cda-root")
+    return root
+
+
+def patient_of(root: xml.Element) -> Patient:
+    """The patient of any CDA, whatever else its header lacks.
+
+    Raises ``Refused``: ``cda-patient``, ``ins-…``, ``trait-…``.
+    """
+    return _patient(root)
+
+
+def instant_of(text: str) -> dt.datetime | None:
+    """A CDA TS: aware; without an offset it is Paris time. None when absent or unreadable."""
+    return _instant(text)
+
+
 def _undo_double_encoding(data: bytes) -> bytes | None:
     """Some senders read UTF-8 as cp1252 and write it as UTF-8 again (``Ã©`` for ``é``): give the first text back.
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import psycopg
 
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
+from drimbox.record.audit import Actor, Event, Kind, Object, Thing, failed
 from drimbox.reports import ack, hl7
 from drimbox.reports.mllp import Frame
 from drimbox.reports.reading import read_report
@@ -28,20 +29,18 @@ _log = logging.getLogger(__name__)
 _KEPT_REFUSED = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A report that was stored: what the journal is told after the commit."""
-
-    report_id: int
-    report: Report
-
-
 class IncidentOpener(Protocol):
     """Puts a line in the operator's queue, within the caller's transaction."""
 
     async def __call__(
         self, connection: Connection, *, code: str, reason: str, message_id: int, structure: str = ""
     ) -> None: ...
+
+
+class AuditJournal(Protocol):
+    """Where each reception is written (``record.audit.Journal``)."""
+
+    async def write(self, connection: Connection | None, event: Event) -> None: ...
 
 
 class Intake:
@@ -54,13 +53,13 @@ class Intake:
         *,
         structure_of: Callable[[Report], str],
         open_incident: IncidentOpener,
-        accepted: Callable[[Accepted, str], Awaitable[None]],
+        journal: AuditJournal,
     ) -> None:
         self._pool = pool
         self._clock = clock
         self._structure_of = structure_of
         self._open_incident = open_incident
-        self._accepted = accepted
+        self._journal = journal
 
     async def receive(self, frame: Frame, peer: str) -> bytes:
         """The answer to one frame; never raises for what the frame holds."""
@@ -83,14 +82,13 @@ class Intake:
         report = read_report(message)
         reply = ack.answer(message, ack.Code.ACCEPTED, self._clock.now())
         try:
-            report_id = await self._store(message, raw, digest, reply, report, peer)
+            await self._store(message, raw, digest, reply, report, peer)
         except psycopg.errors.UniqueViolation:
             # The same message came in by two connections at once; the other one was first.
             earlier = await self._earlier(message, digest)
             if earlier is None:
                 raise
             return earlier
-        await self._accepted(Accepted(report_id, report), peer)
         return reply
 
     async def _earlier(self, message: hl7.Message, digest: bytes) -> bytes | None:
@@ -114,7 +112,7 @@ class Intake:
 
     async def _store(
         self, message: hl7.Message, raw: bytes, digest: bytes, reply: bytes, report: Report, peer: str
-    ) -> int:
+    ) -> None:
         structure = self._structure_of(report)
         async with self._pool.connection() as connection, connection.transaction():
             message_id = await _insert_message(connection, message, raw, digest, reply, peer, accepted=True)
@@ -134,7 +132,7 @@ class Intake:
                     args={"report_id": report_id, "study_uid": study_uid},
                     lock=f"study:{study_uid}",
                 )
-        return report_id
+            await self._journal.write(connection, _received(message, report, structure, peer))
 
     async def _refuse(self, message: hl7.Message | None, raw: bytes, peer: str, error: hl7.MessageError) -> bytes:
         reply = ack.answer(message, ack.Code.ERROR, self._clock.now(), error)
@@ -145,6 +143,7 @@ class Intake:
                     connection, message, kept, hashlib.sha256(raw).digest(), reply, peer, accepted=False
                 )
                 await self._open_incident(connection, code=error.code, reason=error.reason, message_id=message_id)
+                await self._journal.write(connection, failed(_event(message, peer), error))
         except psycopg.Error as failure:
             # Nothing could be noted: the sender must not believe that the matter is closed.
             _log.error("refusal not stored: %s", type(failure).__name__)
@@ -154,6 +153,21 @@ class Intake:
 
 
 _TRY_AGAIN = hl7.MessageError("Service momentanément indisponible, renvoyer le message", code="store", condition="207")
+
+
+def _event(message: hl7.Message | None, peer: str) -> Event:
+    """The reception of a message, as the journal tells it (DB.SO.43): RAD-128 for an ORU, CARD-7 for an MDM."""
+    if message is None:
+        return Event(Kind.REPORT_RECEIVED, Actor(address=peer))
+    kind = Kind.MDM_RECEIVED if message.type[0] == "MDM" else Kind.REPORT_RECEIVED
+    return Event(kind, Actor(system=message.sender, address=peer), (Object(Thing.MESSAGE, message.control_id),))
+
+
+def _received(message: hl7.Message, report: Report, structure: str, peer: str) -> Event:
+    event = _event(message, peer)
+    documents = (Object(Thing.DOCUMENT, report.document_id, report.operation.value),)
+    studies = tuple(Object(Thing.STUDY, uid) for uid in report.study_uids())
+    return replace(event, objects=event.objects + documents + studies, structure=structure, patient=report.patient.ins)
 
 
 async def _insert_message(

@@ -54,13 +54,26 @@ CREATE TABLE publication (
     ins             text NOT NULL,
     ins_oid         text NOT NULL,
     vihf_identity   jsonb NOT NULL,
+    visibility      jsonb NOT NULL,
+    fingerprint     text NOT NULL,
     prepared_at     timestamptz NOT NULL DEFAULT now(),
     sent_at         timestamptz,
     confirmed_at    timestamptz,
     ended_at        timestamptz
 );
 CREATE UNIQUE INDEX publication_one_current ON publication (structure, study_uid) WHERE state = 'current';
+CREATE UNIQUE INDEX publication_one_prepared ON publication (structure, study_uid) WHERE state = 'prepared';
 CREATE INDEX publication_study ON publication (study_uid);
+
+-- What the messages say of each study: the newest report taken into account, the documents that stand behind its KOS.
+CREATE TABLE reported_study (
+    structure       text NOT NULL,
+    study_uid       text NOT NULL,
+    last_report_id  bigint NOT NULL REFERENCES report (id),
+    documents       text[] NOT NULL,
+    PRIMARY KEY (structure, study_uid)
+);
+CREATE INDEX reported_study_documents ON reported_study USING gin (documents);
 
 -- The operator's queue: what could not be done, why, and what was done about it.
 CREATE TABLE incident (
@@ -78,6 +91,12 @@ CREATE TABLE incident (
     history       jsonb NOT NULL DEFAULT '[]'
 );
 CREATE INDEX incident_open ON incident (opened_at) WHERE closed_at IS NULL;
+-- A history with one step more; of a long one the beginning and the end are kept.
+CREATE FUNCTION history_with(history jsonb, step jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN jsonb_array_length(history) < 100 THEN history ELSE history - 10 END || jsonb_build_array(step)
+$$;
+-- One open line for each cause on a study: what happens again is added to its history.
+CREATE UNIQUE INDEX incident_once ON incident (structure, study_uid, code) WHERE closed_at IS NULL AND study_uid <> '';
 
 -- The audit journal (standards.md I): who did what to which object, and how it ended. Insert only.
 CREATE TABLE audit (
@@ -93,6 +112,8 @@ CREATE TABLE audit (
     objects       jsonb NOT NULL
 );
 CREATE INDEX audit_at ON audit (at);
+CREATE INDEX audit_objects ON audit USING gin (objects jsonb_path_ops);
+CREATE INDEX audit_person ON audit ((actor ->> 'person'));
 CREATE RULE audit_no_update AS ON UPDATE TO audit DO INSTEAD NOTHING;
 CREATE RULE audit_no_delete AS ON DELETE TO audit DO INSTEAD NOTHING;
 

@@ -1,0 +1,135 @@
+"""``drimbox bench``: the whole mesh, timed on its main walks."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drimbox.demo import mesh as meshes
+from drimbox.demo import story
+from drimbox.demo.mesh import Mesh
+from drimbox.sandbox.pacs import orthanc
+from drimbox.sandbox.ris import letters, wire
+from drimbox.sandbox.ris.exams import exam
+
+# A small exam of each kind for the walk of a report; the 300 CT of exam A for the walk of an image.
+SMALL = "EBHJ"
+LARGE = "A"
+
+
+@dataclass(slots=True)
+class Row:
+    """One measurement: what, its unit, each value seen."""
+
+    what: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+
+    def text(self) -> str:
+        median = statistics.median(self.values)
+        spread = f"{min(self.values):.3g} – {max(self.values):.3g}" if len(self.values) > 1 else ""
+        return f"| {self.what} | {median:.3g} {self.unit} | {spread} | {len(self.values)} |"
+
+
+async def measure(home: Path, rounds: int, report: Path | None) -> str:
+    """Run the mesh in a folder of its own and return the table, in Markdown; ``report`` gets every value."""
+    with tempfile.TemporaryDirectory(prefix="drimbox-bench-") as folder:
+        rows: list[Row] = []
+        for start in range(2):
+            begun = time.monotonic()
+            async with meshes.running(Path(folder), home=home, say=lambda _: None) as mesh:
+                whole = time.monotonic() - begun
+                turn = ("first", "second")[start]
+                rows.append(Row(f"start of the whole mesh, {turn} time", "s", [whole]))
+                rows += [Row(f"start of {r.name}, {turn} time", "s", [r.started_in]) for r in mesh.processes]
+                if start == 1:
+                    rows += await _walks(mesh, rounds)
+    table = "\n".join(["| what | median | spread | n |", "|---|---|---|---|", *(row.text() for row in rows)])
+    if report is not None:
+        await asyncio.to_thread(_write, report, rows)
+    return f"{machine()}\n\n{table}\n"
+
+
+def _write(report: Path, rows: Iterable[Row]) -> None:
+    values = {row.what: {"unit": row.unit, "values": row.values} for row in rows}
+    report.write_text(json.dumps({"machine": machine(), "rows": values}, indent=2), "utf-8")
+
+
+async def _walks(mesh: Mesh, rounds: int) -> list[Row]:
+    idle = _memory(mesh, "at rest")
+    rows = [await _reports(mesh)]
+    rows += await _images(mesh, rounds)
+    return [*rows, *idle, *_memory(mesh, "after the walks")]
+
+
+async def _reports(mesh: Mesh) -> Row:
+    """From the ACK of a report to its KOS in the DMP."""
+    row = Row("from the ACK of a report to its KOS in the DMP", "s")
+    for letter in SMALL + LARGE:
+        known = exam(letter)
+        message = letters.oru(letters.Letter(known, f"BENCH{letter}{os.getpid()}"), dt.datetime.now(dt.UTC))
+        [answer] = await wire.send("127.0.0.1", mesh.ports.mllp_a, [message])
+        if wire.verdict(answer) != "AA":
+            raise story.Untrue(f"exam {letter} was not accepted")
+        begun = time.monotonic()
+        while not set(known.studies) <= await story.current_studies(mesh):
+            if time.monotonic() - begun > 60:
+                raise story.Untrue(f"exam {letter} is not in the DMP")
+            await asyncio.sleep(0.01)
+        row.values.append(time.monotonic() - begun)
+    return row
+
+
+async def _images(mesh: Mesh, rounds: int) -> list[Row]:
+    """From the click on an exam to its first image, and the whole series; beside the PACS's own REST interface."""
+    first = Row("from the click to the first of 300 CT (not cached)", "s")
+    whole = Row("300 CT to the consumer, MB/s", "MB/s")
+    peer = Row("the same 300 CT from the PACS by DICOMweb, in the clear, MB/s", "MB/s")
+    study = exam(LARGE).studies[0]
+    for _ in range(rounds):
+        timings = story.Timings()
+        visitor, listed = await story.consult(mesh, timings, lambda _: None)
+        begun = time.monotonic()
+        opened = await story.open_exam(visitor, listed, study, timings, lambda _: None)
+        clicked = time.monotonic() - begun
+        await story.fetch_all(opened, timings, lambda _: None)
+        first.values.append(clicked + timings.steps["first_image"])
+        whole.values.append(timings.steps["megabytes"] / timings.steps["all_images"])
+        if mesh.pacs_a.rest_url:
+            begun = time.monotonic()
+            got = await asyncio.to_thread(orthanc.rest, mesh.pacs_a, "GET", f"/dicom-web/studies/{study}", None, 600)
+            peer.values.append(len(got) / 1e6 / (time.monotonic() - begun))
+    return [row for row in (first, whole, peer) if row.values]
+
+
+def _memory(mesh: Mesh, when: str) -> list[Row]:
+    return [Row(f"resident memory of {r.name}, {when}", "MB", [r.memory() / 1e6]) for r in mesh.processes]
+
+
+def machine() -> str:
+    """The machine the figures were taken on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores {_model()}, {memory:.0f} GiB, Python {platform.python_version()}, loopback"
+
+
+def _model() -> str:
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _cpuinfo() -> Iterable[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return ()

@@ -1,0 +1,76 @@
+"""A box, running: its database, its rooms, its listeners; started in order, stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import uvloop
+
+from drimbox import __version__
+from drimbox.box import consumer, services, source
+from drimbox.box.settings import Settings
+from drimbox.box.structures import served
+from drimbox.foundation.errors import DrimboxError
+from drimbox.record import logs
+from drimbox.record.audit import Actor, Event, Kind
+from drimbox.store import database, embedded
+
+_log = logging.getLogger(__name__)
+
+
+def main_box(settings: Settings) -> int:
+    """Run until SIGINT or SIGTERM; ``READY`` goes to standard output once every listener accepts. The exit status."""
+    logs.configure(settings.box.log_level)
+    try:
+        settings.box.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _database(settings) as dsn:
+            database.migrate(dsn)
+            return uvloop.run(_run(settings, dsn))
+    except DrimboxError as error:
+        _log.critical("%s (%s)", error.reason, error.code)
+        return 1
+    except OSError as error:
+        _log.critical("not started: %s", error)
+        return 1
+
+
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    """The site's own PostgreSQL when it gave one, else the embedded one."""
+    file = settings.database.dsn_file
+    if file is not None:
+        yield file.read_text("utf-8").strip()
+        return
+    with embedded.running(settings.box.state_dir / "postgres") as dsn:
+        yield dsn
+
+
+async def _run(settings: Settings, dsn: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(database.opened(dsn, size=settings.database.pool_size))
+        common = await stack.enter_async_context(services.opened(settings, pool))
+        structures = served(common)
+        if settings.source is not None:
+            await stack.enter_async_context(source.running(common, settings.source, structures, dsn))
+        if settings.consumer is not None:
+            viewer = Path(os.environ.get("DRIMBOX_HOME", Path.cwd())) / "var" / "viewer"
+            await stack.enter_async_context(consumer.running(common, settings.consumer, structures, viewer))
+        itself = Actor(system=f"{settings.box.name} {__version__}")
+        await common.journal.write(None, Event(Kind.STARTED, itself))
+        print("READY", flush=True)
+        _log.info("ready")
+        await stop.wait()
+        _log.info("stopping")
+        await common.journal.write(None, Event(Kind.STOPPED, itself))
+    return 0

@@ -1,0 +1,158 @@
+"""What both functions of a box stand on: trust, HTTP, the clients of the national services, the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from drimbox import __version__
+from drimbox.box.settings import KeyPair, Settings
+from drimbox.foundation.clock import Clock, SystemClock
+from drimbox.foundation.errors import DrimboxError, Misconfigured, Rejected
+from drimbox.foundation.http_client import HttpClient
+from drimbox.national.dmp.client import DmpClient, DmpEndpoints, Software
+from drimbox.national.psc.client import PscClient
+from drimbox.national.whitelist import Whitelist, WhitelistKeeper, verify
+from drimbox.record.audit import Journal
+from drimbox.record.pseudonym import load_patient_key
+from drimbox.store.database import Pool
+from drimbox.trust.keystore import Credential, load_credential, read_file
+from drimbox.trust.tls import client_context, load_trust
+from drimbox.trust.watch import TrustWatch
+
+PRODUCT = "drimbox"
+_log = logging.getLogger(__name__)
+_TRUST_REFRESH = 300.0
+_WHITELIST_RETRY = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One of each; closed together when the box stops."""
+
+    settings: Settings
+    clock: Clock
+    pool: Pool
+    http: HttpClient
+    trust: TrustWatch
+    dmp: DmpClient
+    psc: PscClient
+    whitelist: WhitelistKeeper
+    journal: Journal
+
+
+def credential(pair: KeyPair) -> Credential:
+    """The key pair of a setting. Raises ``Misconfigured``."""
+    password = read_file(pair.password_file).strip() if pair.password_file else None
+    return load_credential(pair.certificate, pair.key, password)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
+    """Everything ready to use. Raises ``Misconfigured`` for keys, lists or roots that cannot be used."""
+    clock = SystemClock()
+    trust = TrustWatch(settings.trust.roots, settings.trust.revocation_lists)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(HttpClient())
+        services = Services(
+            settings=settings,
+            clock=clock,
+            pool=pool,
+            http=http,
+            trust=trust,
+            dmp=_dmp(settings, http, clock),
+            psc=_psc(settings, http, clock, trust),
+            whitelist=_whitelist(settings, http, clock, trust, pool),
+            journal=Journal(pool, load_patient_key(_secrets(settings) / "audit.key")),
+        )
+        tasks = [asyncio.create_task(_keep_trust(trust)), asyncio.create_task(_keep_whitelist(settings, services))]
+        try:
+            yield services
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _secrets(settings: Settings) -> Path:
+    folder = settings.box.state_dir / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _dmp(settings: Settings, http: HttpClient, clock: Clock) -> DmpClient:
+    dmp = settings.dmp
+    return DmpClient(
+        http,
+        DmpEndpoints(dmp.repository, dmp.registry, dmp.patients, dmp.habilitations),
+        Software(PRODUCT, __version__, settings.box.homologation_number, settings.box.device_id),
+        clock,
+        vihf_version=dmp.vihf_version,
+        vihf_algorithm=dmp.vihf_algorithm,
+        signature_algorithm=dmp.signature_algorithm,
+        source_id=dmp.source_id,
+        timeout=dmp.timeout,
+        test=settings.box.environment == "test",
+    )
+
+
+def _psc(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch) -> PscClient:
+    psc = settings.psc
+    pair = psc.auth or settings.structures[0].auth
+    secret = None
+    if psc.client_secret_file is not None:
+        secret = read_file(psc.client_secret_file).strip().decode("utf-8")
+    if psc.roots:
+        # A public CA: its revocation lists are not among those of IGC-Sante.
+        tls = client_context(load_trust(psc.roots), credential(pair))
+    else:
+        tls = trust.enrol(client_context(trust.trust, credential(pair)))
+    return PscClient(http, tls, psc.discovery, psc.client_id, secret, clock, psc.timeout, psc.acr, psc.scope)
+
+
+def _whitelist(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, pool: Pool) -> WhitelistKeeper:
+    chosen = settings.whitelist
+    tls = trust.enrol(client_context(trust.trust))
+
+    async def fetch() -> bytes:
+        reply = await http.send("GET", chosen.url, tls=tls, timeout=30, max_bytes=16 * 2**20)
+        if reply.status != 200:
+            raise Rejected("Liste blanche non fournie", code="whitelist-http", peer_code=str(reply.status))
+        return reply.body
+
+    def believed(document: bytes) -> Whitelist:
+        return verify(
+            document,
+            trust=trust.trust,
+            signer_cn=chosen.signer_cn,
+            signer_ou=chosen.signer_ou,
+            now=clock.now(),
+        )
+
+    return WhitelistKeeper(pool, fetch, believed, clock, dt.timedelta(days=chosen.max_age_days))
+
+
+async def _keep_trust(trust: TrustWatch) -> None:
+    while True:
+        await asyncio.sleep(_TRUST_REFRESH)
+        try:
+            trust.refresh()
+        except Misconfigured as error:
+            _log.error("revocation lists: %s", error.reason)
+
+
+async def _keep_whitelist(settings: Settings, services: Services) -> None:
+    """Fetch the signed list at the start and every day; a failure is tried again sooner (decision 16)."""
+    while True:
+        try:
+            await services.whitelist.refresh()
+            pause = settings.whitelist.refresh_hours * 3600
+        except DrimboxError as error:
+            _log.error("whitelist not refreshed: %s (%s)", error.reason, error.code)
+            pause = _WHITELIST_RETRY
+        await asyncio.sleep(pause)

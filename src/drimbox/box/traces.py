@@ -1,0 +1,49 @@
+"""How the access to images is told to the audit journal (DB.SO.46, DB.SO.47)."""
+
+from __future__ import annotations
+
+from cryptography import x509
+
+from drimbox.images.ports import Access
+from drimbox.record.audit import Actor, Event, Kind, Object, Outcome, Thing
+
+_SECURITY = {401: Kind.TOKEN_REFUSED, 403: Kind.NODE_REFUSED}
+
+
+def event_of(access: Access) -> Event:
+    """The event of one access; its outcome says how it ended, never whose images they were."""
+    kind = _SECURITY.get(access.status, Kind.IMAGES_SERVED) if access.code else Kind.IMAGES_SERVED
+    actor = Actor(
+        person=access.national_id,
+        profession=access.profession,
+        system=access.caller,
+        certificate_dn=_subject(access.certificate),
+        address=access.address,
+    )
+    named = (
+        (Thing.STUDY, access.study_uid),
+        (Thing.SERIES, access.series_uid),
+        (Thing.INSTANCE, access.instance_uid),
+        (Thing.KOS, access.kos_uid),
+    )
+    detail = f"{access.instances} images, {access.bytes_sent} octets, {access.seconds:.3f} s"
+    objects = tuple(Object(thing, uid, detail if thing is Thing.STUDY else "") for thing, uid in named if uid)
+    return Event(
+        kind,
+        actor,
+        objects,
+        outcome=_outcome(access),
+        outcome_text=f"{access.code}: {access.reason}" if access.code else "",
+        structure=access.structure,
+        patient=access.ins,
+    )
+
+
+def _outcome(access: Access) -> Outcome:
+    if not access.code:
+        return Outcome.SUCCESS
+    return Outcome.MINOR_FAILURE if access.status in (0, 200, 503, 504) else Outcome.SERIOUS_FAILURE
+
+
+def _subject(certificate: bytes | None) -> str:
+    return x509.load_der_x509_certificate(certificate).subject.rfc4514_string() if certificate else ""

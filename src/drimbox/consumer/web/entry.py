@@ -1,0 +1,154 @@
+"""The way in: the contextual call, and the page that leads from it to the list of exams."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from drimbox.consumer.call import MAX_CALL_BYTES, CallRefused, Consent, parse_call
+from drimbox.consumer.professional import LoginEnded, practice_named
+from drimbox.consumer.sessions import Gone, OpenCall, Session
+from drimbox.consumer.web import documents
+from drimbox.consumer.web.desk import (
+    address_of,
+    body_of,
+    call_of,
+    desk_of,
+    first,
+    form_of,
+    page,
+    practice_of,
+    see_other,
+    session_of,
+    with_cookie,
+)
+from drimbox.foundation.errors import Refused, Unavailable
+from drimbox.record.audit import Actor, Event, Kind, failed
+
+_log = logging.getLogger(__name__)
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+async def receive(request: Request) -> Response:
+    """POST of the contextual call: 303 to a single-use address, or 400 that names the parameter at fault."""
+    desk = desk_of(request)
+    event = Event(Kind.CONTEXTUAL_CALL, Actor(system="contextual-call", address=address_of(request)))
+    try:
+        call = parse_call(await _call_body(request), environment=desk.environment, consent_values=desk.consent_values)
+    except Refused as error:
+        await desk.journal.write(None, failed(event, error))
+        _log.warning("contextual call refused: %s", error.parameter if isinstance(error, CallRefused) else error.code)
+        return _refusal(request, error)
+    ticket = desk.sessions.announce(call)
+    await desk.journal.write(None, event)
+    return RedirectResponse(f"{desk.public_url}/entree/{ticket}", status_code=303)
+
+
+async def enter(request: Request) -> Response:
+    """The single-use address: the browser that opens it first owns the call."""
+    desk = desk_of(request)
+    if request.method != "GET" or "prefetch" in request.headers.get("sec-purpose", ""):
+        # Only a person's own visit counts: a preview must not use the address up.
+        return Response(status_code=503, headers={"Retry-After": "0"})
+    known = desk.sessions.find(request.cookies.get(desk.cookie))
+    session, call = desk.sessions.enter(request.path_params["ticket"], known)
+    response = see_other(f"/appel/{call.id}")
+    return response if session is known else with_cookie(desk, response, session)
+
+
+async def show(request: Request) -> Response:
+    """The call's page: whatever comes first of consent, login, notice, practice; then the list of exams."""
+    session = session_of(request)
+    call = call_of(request, session)
+    if call.call.consent is not Consent.YES:
+        return page(request, "consent.html", session=session, call=call, unknown=call.call.consent is Consent.UNKNOWN)
+    professional = session.professional
+    if professional is None:
+        return page(request, "login.html", session=session, call=call, message="")
+    try:
+        await professional.keep_alive()
+    except LoginEnded as ended:
+        return page(request, "login.html", session=session, call=call, message=ended.reason)
+    except Unavailable:
+        # The DMP does not need the token; images do, and they will say it when they cannot be had.
+        _log.warning("Pro Santé Connect does not answer: the token was not refreshed")
+    if not professional.notice_accepted:
+        return page(request, "notice.html", session=session, call=call)
+    if practice_of(session, call) is None:
+        return _practices(request, session, call)
+    return await documents.listing(request, session, call)
+
+
+async def accept_notice(request: Request) -> Response:
+    """The box ticked once: consultations carry the national id and are notified to the patient (DMP/AIRS.07)."""
+    session = session_of(request)
+    call = call_of(request, session)
+    fields = await form_of(request, session)
+    if session.professional is None:
+        raise LoginEnded
+    if first(fields, "lu") == "oui":
+        session.professional.notice_accepted = True
+    return see_other(f"/appel/{call.id}")
+
+
+async def practices(request: Request) -> Response:
+    """The choice of practice, at any time (DB.CO.50)."""
+    session = session_of(request)
+    return _practices(request, session, call_of(request, session))
+
+
+async def choose_practice(request: Request) -> Response:
+    """Act in another practice: its identity and certificates follow, and nothing found under the former one stays."""
+    session = session_of(request)
+    call = call_of(request, session)
+    fields = await form_of(request, session)
+    professional = session.professional
+    if professional is None:
+        raise LoginEnded
+    choice = first(fields, "situation")
+    offered = professional.info.practices
+    if not choice.isdecimal() or int(choice) >= len(offered):
+        raise Refused("Situation d'exercice inconnue", code="form")
+    chosen = offered[int(choice)]
+    professional.practice = chosen
+    if call.practice != chosen:
+        call.practice = chosen
+        await call.forget()
+    return see_other(f"/appel/{call.id}")
+
+
+def _practices(request: Request, session: Session, call: OpenCall) -> Response:
+    professional = session.professional
+    if professional is None:
+        raise LoginEnded
+    situation = call.call.situation
+    unknown = bool(situation) and practice_named(professional.info, situation) is None
+    return page(
+        request, "practices.html", session=session, call=call, practices=professional.info.practices, unknown=unknown
+    )
+
+
+async def _call_body(request: Request) -> bytes:
+    # Some callers send no type at all; one that says another is not making this call.
+    media_type = request.headers.get("content-type", _FORM).split(";")[0].strip().lower()
+    if media_type != _FORM:
+        raise CallRefused("", f"L'appel contextuel est un formulaire ({_FORM})")
+    return await body_of(request, MAX_CALL_BYTES)
+
+
+def _refusal(request: Request, error: Refused) -> Response:
+    if "text/html" in request.headers.get("accept", ""):
+        return page(request, "problem.html", status=400, title="Appel contextuel refusé", reason=error.reason, retry="")
+    return PlainTextResponse(f"{error.reason}\n", status_code=400)
+
+
+async def home(request: Request) -> Response:
+    """The bare address: nothing to see without a call, the open patients otherwise."""
+    desk = desk_of(request)
+    session = desk.sessions.find(request.cookies.get(desk.cookie))
+    if request.url.path != "/":
+        raise Gone
+    return page(request, "home.html", session=session, calls=list(session.calls.values()) if session else [])

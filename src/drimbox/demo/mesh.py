@@ -1,0 +1,244 @@
+"""The mesh on this machine: national services, two sites with PACS and RIS, started in order and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from drimbox.consumer.app import BACKCHANNEL_PATH
+from drimbox.consumer.login import CALLBACK_PATH, GOODBYE_PATH
+from drimbox.consumer.viewer_files import install_viewer
+from drimbox.demo import sites
+from drimbox.demo.places import Ports, ports
+from drimbox.demo.processes import Running, started
+from drimbox.foundation.http_client import HttpClient
+from drimbox.foundation.http_server import serving
+from drimbox.sandbox.issuing import service_certificate
+from drimbox.sandbox.listeners import ClientCertificate, caller_context, listener_context
+from drimbox.sandbox.pacs import embedded, orthanc
+from drimbox.sandbox.pacs.peer import Destination, PacsPeer
+from drimbox.sandbox.pacs.samples import write_all
+from drimbox.sandbox.pki import TestAuthority
+from drimbox.sandbox.ris.app import Mllp, ris_app
+from drimbox.sandbox.ris.letters import Identity
+from drimbox.sandbox.services import Endpoints, endpoints_of
+from drimbox.sandbox.sites import SITE_A, SITE_B, ServicesConfig, config_to_json
+
+Say = Callable[[str], None]
+# The patient of the story, as site B's RIS knows them: the same person under the number of another site.
+PATIENT_AT_B = replace(Identity(), ipp="IPP-B-4711", ipp_issuer="2.25.1740066")
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Everything that runs, and how to reach it. ``tls`` trusts the test CA."""
+
+    state: Path
+    ports: Ports
+    national: Endpoints
+    pacs_a: PacsPeer
+    pacs_b: PacsPeer
+    processes: tuple[Running, ...]
+    tls: ssl.SSLContext
+    tls_a: ssl.SSLContext
+    tls_b: ssl.SSLContext
+    http: HttpClient
+
+    @property
+    def ris_a(self) -> str:
+        return f"https://localhost:{self.ports.ris_a}/"
+
+    @property
+    def ris_b(self) -> str:
+        return f"https://localhost:{self.ports.ris_b}/"
+
+    @property
+    def call_url(self) -> str:
+        """The contextual call of site B."""
+        return f"{sites.consumer_url(self.ports)}/drim"
+
+
+@asynccontextmanager
+async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
+    """The whole mesh until the block ends. Raises ``NotStarted``, ``Misconfigured``, ``OSError``."""
+    places = ports(state)
+    async with AsyncExitStack() as stack:
+        viewer = await asyncio.to_thread(_viewer, home, say)
+        say("Les services nationaux démarrent (bac à sable : DMP, Pro Santé Connect, liste blanche)…")
+        config = _services(state, places)
+        file = state / "services.json"
+        file.write_text(config_to_json(config), "utf-8")
+        logs = state / "logs"
+        services = await stack.enter_async_context(
+            started("bac à sable", ["sandbox", "--config", str(file)], log=logs / "sandbox.log")
+        )
+        national = endpoints_of(config)
+        say("Les PACS des deux sites démarrent…")
+        pacs_a = await _entered(stack, _pacs(state, "a", places.pacs_a, places.pacs_a_http, say, _nodes(places)))
+        pacs_b = await _entered(stack, _pacs(state, "b", places.pacs_b, places.pacs_b_http, say, ()))
+        say("Les DRIMbox des deux sites démarrent…")
+        sites.write_site_a(state / "site-a.toml", places, national)
+        sites.write_site_b(state / "site-b.toml", places, national, viewer)
+        boxes = [
+            await stack.enter_async_context(
+                started(
+                    f"site {key}", ["run", "--config", str(state / f"site-{key}.toml")], log=logs / f"site-{key}.log"
+                )
+            )
+            for key in ("a", "b")
+        ]
+        authority = TestAuthority(config.state / "pki")
+        await _information_systems(stack, places, authority)
+        http = await stack.enter_async_context(HttpClient())
+        mesh = Mesh(
+            state=state,
+            ports=places,
+            national=national,
+            pacs_a=pacs_a,
+            pacs_b=pacs_b,
+            processes=(services, *boxes),
+            tls=caller_context(authority),
+            tls_a=caller_context(authority, national.sites["a"].certificates.auth),
+            tls_b=caller_context(authority, national.sites["b"].certificates.auth),
+            http=http,
+        )
+        (state / "endpoints.json").write_text(json.dumps(_addresses(mesh), indent=2, ensure_ascii=False), "utf-8")
+        yield mesh
+
+
+def _viewer(home: Path, say: Say) -> Path:
+    folder = home / "var" / "viewer"
+    say("La visionneuse OHIF est vérifiée, ou installée la première fois (quelques dizaines de secondes)…")
+    install_viewer(folder)
+    return folder
+
+
+def _services(state: Path, places: Ports) -> ServicesConfig:
+    consumer = sites.consumer_url(places)
+    site_b = replace(
+        SITE_B,
+        redirect_uris=(consumer + CALLBACK_PATH,),
+        post_logout_redirect_uris=(consumer + GOODBYE_PATH,),
+        backchannel_logout=consumer + BACKCHANNEL_PATH,
+        db_host="site-b.localhost",
+    )
+    return ServicesConfig(
+        state=state / "national",
+        sites=(SITE_A, site_b),
+        psc_port=places.psc,
+        dmp_port=places.dmp,
+        whitelist_port=places.whitelist,
+        wallet_port=places.wallet,
+        view_port=places.view,
+    )
+
+
+def _nodes(places: Ports) -> tuple[Destination, ...]:
+    """Who may ask site A's PACS: its DRIMbox, and outside clients of a demonstration."""
+    return (
+        Destination("DRIMBOX_A", "127.0.0.1", places.dicom_a),
+        Destination("DEMO_CLIENT", "127.0.0.1", places.dicom_client),
+    )
+
+
+@contextmanager
+def _pacs(
+    state: Path, key: str, port: int, http_port: int, say: Say, known: tuple[Destination, ...]
+) -> Iterator[PacsPeer]:
+    """The PACS of a site: Orthanc where it can be had, else the embedded one. Site A's holds the official exams."""
+    folder = state / f"pacs-{key}"
+    title = f"PACS_{key.upper()}"
+    studies = _studies(state, folder) if key == "a" else []
+    if orthanc.installed():
+        config = orthanc.OrthancConfig(folder, title, port, http_port, known)
+        with orthanc.orthanc(config, studies) as peer:
+            yield peer
+        return
+    say("Orthanc n'est pas installé : un PACS embarqué le remplace.")
+    if key == "a":
+        # It serves a folder of files as they lie.
+        folder = state / "samples"
+    with embedded.embedded_pacs(embedded.EmbeddedConfig(folder, title, port, known)) as peer:
+        yield peer
+
+
+def _studies(state: Path, folder: Path) -> list[Path]:
+    """The sample images, made at the first start only."""
+    made = state / "samples"
+    if not made.exists() or not folder.exists():
+        return write_all(made)
+    return sorted(made.rglob("*.dcm"))
+
+
+async def _entered(stack: AsyncExitStack, manager: AbstractContextManager[PacsPeer]) -> PacsPeer:
+    """Enter a blocking context manager in a thread; leave it in order with the others."""
+    peer = await asyncio.to_thread(manager.__enter__)
+    stack.push_async_callback(asyncio.to_thread, manager.__exit__, None, None, None)
+    return peer
+
+
+async def _information_systems(stack: AsyncExitStack, places: Ports, authority: TestAuthority) -> None:
+    pair = service_certificate(authority, "ris-serveur", "localhost")
+    tls = listener_context(pair, authority, ClientCertificate.UNASKED)
+    site_a = ris_app("RIS du site A", mllp=Mllp("127.0.0.1", places.mllp_a))
+    call = f"{sites.consumer_url(places)}/drim"
+    site_b = ris_app("RIS du site B", call_url=call, identity=PATIENT_AT_B)
+    await stack.enter_async_context(serving(site_a, host="127.0.0.1", port=places.ris_a, tls=tls))
+    await stack.enter_async_context(serving(site_b, host="127.0.0.1", port=places.ris_b, tls=tls))
+
+
+def _addresses(mesh: Mesh) -> dict[str, object]:
+    """``endpoints.json``: whatever an outside client needs to join in."""
+    places, national = mesh.ports, mesh.national
+    certificates = national.as_json()["sites"]
+    return {
+        "mllp": {"host": "127.0.0.1", "port": places.mllp_a, "tls": False},
+        "dicom": {
+            "pacs_a": {"ae_title": mesh.pacs_a.ae_title, "host": "127.0.0.1", "port": places.pacs_a},
+            "pacs_b": {"ae_title": mesh.pacs_b.ae_title, "host": "127.0.0.1", "port": places.pacs_b},
+            "drimbox_a": {"ae_title": "DRIMBOX_A", "host": "127.0.0.1", "port": places.dicom_a},
+            "client": {"ae_title": "DEMO_CLIENT", "host": "127.0.0.1", "port": places.dicom_client},
+            "pacs_a_rest": {"url": mesh.pacs_a.rest_url, "user": mesh.pacs_a.rest_user, "password_in": "orthanc.json"},
+        },
+        "wado_rs": {"base": sites.wado_base(places), "health": f"https://localhost:{places.wado_a}/health"},
+        "consumer": {
+            "contextual_call": mesh.call_url,
+            "viewer": f"{sites.consumer_url(places)}/visionneuse",
+            "home": sites.consumer_url(places),
+        },
+        "ris": {"a": mesh.ris_a, "b": mesh.ris_b},
+        "dmp": {
+            "repository": national.dmp_repository,
+            "registry": national.dmp_registry,
+            "patients": national.dmp_patients,
+            "habilitations": national.dmp_habilitations,
+            "view": national.dmp_view,
+        },
+        "psc": {
+            "discovery": national.psc_discovery,
+            "issuer": national.psc_issuer,
+            "helpers": national.psc_helpers,
+        },
+        "whitelist": national.whitelist,
+        "certificates": {
+            "ca": str(national.roots),
+            "revocation_lists": [str(path) for path in national.revocation_lists],
+            "sites": {key: value["certificates"] for key, value in certificates.items()},
+        },
+        "logins": [
+            {
+                "login": user.login,
+                "national_id": user.national_id,
+                "name": f"{user.given} {user.family}",
+                "practices": sum(len(exercise.activities) for exercise in user.exercises),
+            }
+            for user in national.logins
+        ],
+        "patient": {"ins": PATIENT_AT_B.ins, "ins_oid": PATIENT_AT_B.ins_oid, "ipp_b": PATIENT_AT_B.ipp},
+        "processes": {running.name: running.process.pid for running in mesh.processes},
+    }

@@ -1,0 +1,145 @@
+"""``drimbox demo``: start the mesh, play the story, stay until Ctrl-C (or end, with ``--once``)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drimbox.demo import mesh as meshes
+from drimbox.demo import story
+from drimbox.demo.mesh import Mesh
+from drimbox.demo.processes import NotStarted
+from drimbox.demo.visitor import Lost
+from drimbox.foundation.errors import DrimboxError
+from drimbox.reports import hl7
+from drimbox.reports.reading import read_report
+
+E_STUDY = "1.2.250.1.213.4.5.2.1.105"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    state: Path
+    home: Path
+    message: Path | None = None
+    fresh: bool = False
+    once: bool = False
+    report: Path | None = None
+
+
+def say(text: str) -> None:
+    """One step of the story, in plain words."""
+    print(text, flush=True)
+
+
+async def play(options: Options) -> int:
+    """The exit status: 0 when all of the story came true."""
+    state = options.state.absolute()
+    if options.fresh and state.exists():
+        _forget(state)
+    state.mkdir(parents=True, exist_ok=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    playing = asyncio.create_task(_mesh_and_story(options, state, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([playing, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not playing.done() and not options.once:
+        # Ctrl-C during the story: everything stops in order.
+        playing.cancel()
+    try:
+        return await playing
+    except asyncio.CancelledError:
+        return 0
+    except (NotStarted, story.Untrue, Lost, DrimboxError, OSError) as error:
+        print(f"Échec : {error}", file=sys.stderr)
+        return 1
+    finally:
+        stopping.cancel()
+
+
+def _forget(state: Path) -> None:
+    """Remove what an earlier demonstration left; never a folder that is none of ours."""
+    if not (state / "ports.json").exists() and any(state.iterdir()):
+        raise DrimboxError(f"{state} n'est pas le dossier d'une démonstration : rien n'y est effacé")
+    shutil.rmtree(state)
+
+
+async def _mesh_and_story(options: Options, state: Path, stop: asyncio.Event) -> int:
+    async with meshes.running(state, home=options.home, say=say) as mesh:
+        timings = story.Timings()
+        for running in mesh.processes:
+            timings.steps[f"start_{running.name}"] = round(running.started_in, 3)
+        message = options.message.read_bytes() if options.message else None
+        studies = _studies(message)
+        await story.send_report(mesh, message, timings, say)
+        await story.published(mesh, studies, timings, say)
+        if options.once:
+            return await _once(options, mesh, sorted(studies), timings)
+        _print_addresses(mesh)
+        await stop.wait()
+        say("Arrêt…")
+    return 0
+
+
+def _studies(message: bytes | None) -> set[str]:
+    """The studies that the DMP must show at the end."""
+    return {E_STUDY} if message is None else set(read_report(hl7.parse(message)).study_uids())
+
+
+async def _once(options: Options, mesh: Mesh, studies: list[str], timings: story.Timings) -> int:
+    visitor, listed = await story.consult(mesh, timings, say)
+    problems: list[str] = []
+    images = 0
+    for study in studies:
+        opened = await story.open_exam(visitor, listed, study, timings, say)
+        received = await story.fetch_all(opened, timings, say)
+        images += len(received)
+        problems += story.compare(mesh, study, received, say)
+        if not received:
+            problems.append(f"{study}: no image")
+    figures: dict[str, Any] = {
+        "ok": not problems,
+        "images": images,
+        "problems": problems,
+        "seconds": timings.steps,
+        "resident_bytes": {running.name: running.memory() for running in mesh.processes},
+    }
+    if options.report:
+        options.report.write_text(json.dumps(figures, indent=2, ensure_ascii=False), "utf-8")
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+    say("Tout est vrai." if not problems else "Tout n'est pas vrai.")
+    return 0 if not problems else 1
+
+
+def _print_addresses(mesh: Mesh) -> None:
+    logins = "\n".join(
+        f"    {user.login:12} {user.given} {user.family} – "
+        f"{sum(len(exercise.activities) for exercise in user.exercises)} situation(s) d'exercice"
+        for user in mesh.national.logins
+    )
+    say(
+        f"""
+La suite se joue dans un navigateur :
+  1. ouvrez le RIS du site B            {mesh.ris_b}
+  2. appuyez sur « Images antérieures (DRIM-M) »
+  3. identifiez-vous avec Pro Santé Connect, par un de ces professionnels de test :
+{logins}
+  4. ouvrez les images de l'examen.
+
+  RIS du site A (envoyer d'autres comptes rendus)   {mesh.ris_a}
+  Ce que tient le DMP                               {mesh.national.dmp_view}/documents
+  Toutes les adresses, les certificats              {mesh.state / "endpoints.json"}
+  Autorité de certification de test (à accepter)    {mesh.national.roots}
+
+Ctrl-C arrête tout ; les données restent (--fresh recommence à zéro)."""
+    )

@@ -1,0 +1,132 @@
+"""The configurations of the two boxes: site A publishes and serves, site B consults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from drimbox.demo.places import Ports
+from drimbox.sandbox.services import Endpoints
+
+WADO_PATH = "/dicom-web-rs"
+
+
+def wado_base(ports: Ports) -> str:
+    """The address that site A's KOS carry."""
+    return f"https://localhost:{ports.wado_a}{WADO_PATH}"
+
+
+def consumer_url(ports: Ports) -> str:
+    """The address of site B's pages."""
+    return f"https://localhost:{ports.consumer_b}"
+
+
+def dmp_services(ports: Ports) -> str:
+    """The root of the DMP's services."""
+    return f"https://localhost:{ports.dmp}/si-dmp-server/v2/services"
+
+
+def write_site_a(file: Path, ports: Ports, national: Endpoints) -> None:
+    """The source of site A, with its PACS."""
+    certificates = national.sites["a"].certificates
+    place = national.sites["a"].site.place
+    text = _common("site-a", file.parent / "a", ports, national, "a")
+    text += f"""
+[[structures]]
+id = "ambroise"
+name = {_q(place.name)}
+identifier = {_q(place.identifier)}
+# Older official messages carry this FINESS for the same centre.
+also_known_as = ["1101235555", "1300017985"]
+sector = {_q(place.sector)}
+pacs = ["pacs-a"]
+auth = {{ certificate = {_q(certificates.auth.certificate)}, key = {_q(certificates.auth.key)} }}
+sign = {{ certificate = {_q(certificates.sign.certificate)}, key = {_q(certificates.sign.key)} }}
+
+[[pacs]]
+id = "pacs-a"
+host = "127.0.0.1"
+port = {ports.pacs_a}
+ae_title = "PACS_A"
+calling_ae_title = "DRIMBOX_A"
+
+[source]
+
+[source.hl7]
+port = {ports.mllp_a}
+
+[source.dicom]
+port = {ports.dicom_a}
+ae_title = "DRIMBOX_A"
+
+[source.wado]
+port = {ports.wado_a}
+public_url = "https://localhost:{ports.wado_a}"
+base_path = "{WADO_PATH}"
+tls = {{ certificate = {_q(certificates.db.certificate)}, key = {_q(certificates.db.key)} }}
+"""
+    file.write_text(text, "utf-8")
+
+
+def write_site_b(file: Path, ports: Ports, national: Endpoints, viewer: Path) -> None:
+    """The consumer of site B."""
+    certificates = national.sites["b"].certificates
+    place = national.sites["b"].site.place
+    text = _common("site-b", file.parent / "b", ports, national, "b")
+    text += f"""
+[[structures]]
+id = "cabinet"
+name = {_q(place.name)}
+identifier = {_q(place.identifier)}
+sector = {_q(place.sector)}
+auth = {{ certificate = {_q(certificates.auth.certificate)}, key = {_q(certificates.auth.key)} }}
+sign = {{ certificate = {_q(certificates.sign.certificate)}, key = {_q(certificates.sign.key)} }}
+
+[consumer]
+port = {ports.consumer_b}
+public_url = "{consumer_url(ports)}"
+viewer_dir = {_q(viewer)}
+tls = {{ certificate = {_q(certificates.consumer.certificate)}, key = {_q(certificates.consumer.key)} }}
+"""
+    file.write_text(text, "utf-8")
+
+
+def _common(name: str, state: Path, ports: Ports, national: Endpoints, key: str) -> str:
+    certificates = national.sites[key].certificates
+    place = national.sites[key].site.place
+    services = dmp_services(ports)
+    lists = ", ".join(_q(path) for path in national.revocation_lists)
+    return f"""[box]
+name = "{name}"
+environment = "test"
+state_dir = {_q(state)}
+device_id = "3{place.identifier}/drimbox-1"
+homologation_number = "DRIMBOX-BAC-A-SABLE"
+
+[trust]
+roots = [{_q(national.roots)}]
+revocation_lists = [{lists}]
+
+[dmp]
+repository = "{services}/repository"
+registry = "{services}/registry"
+patients = "{services}/patients"
+habilitations = "{services}/habilitations"
+source_id = "2.25.17400{ord(key)}"
+timeout = 20
+
+[psc]
+discovery = {_q(national.psc_discovery)}
+client_id = {_q(national.sites[key].site.client_id)}
+auth = {{ certificate = {_q(certificates.psc.certificate)}, key = {_q(certificates.psc.key)} }}
+
+[whitelist]
+url = {_q(national.whitelist)}
+signer_cn = {_q(national.whitelist_signer_cn)}
+signer_ou = {_q(national.whitelist_signer_ou)}
+"""
+
+
+def _q(value: object) -> str:
+    # A JSON string is a TOML basic string.
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,183 @@
+"""The story without a browser: the same pages, the same forms, the same images, each step timed."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urljoin
+
+import pydicom
+
+from drimbox.demo.compare import differences
+from drimbox.demo.mesh import PATIENT_AT_B, Mesh, Say
+from drimbox.demo.visitor import Page, Visitor
+from drimbox.sandbox.pacs import orthanc
+from drimbox.sandbox.ris import letters, wire
+from drimbox.sandbox.ris.app import call_parameters
+from drimbox.sandbox.ris.exams import exam
+
+LOGIN = "doc0036790"
+
+
+class Untrue(Exception):
+    """Something of the story did not come true; says what."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds that each step took, in the order they happened."""
+
+    steps: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.steps[step] = round(time.monotonic() - begun, 3)
+
+
+async def send_report(mesh: Mesh, message: bytes | None, timings: Timings, say: Say) -> str:
+    """Site A's RIS sends its report; returns MSH-10 once the box has taken responsibility (AA)."""
+    control = f"DEMO{secrets.token_hex(8)}"
+    letter = letters.Letter(exam("E"), control)
+    now = dt.datetime.now(dt.UTC)
+    sent = letters.oru(letter, now) if message is None else letters.filled_in(message, letter, now)
+    say("Le RIS du site A envoie le compte rendu de l'examen (HL7 v2, MLLP)…")
+    with timings.of("report_to_ack"):
+        [answer] = await wire.send("127.0.0.1", mesh.ports.mllp_a, [sent])
+    if wire.verdict(answer) != "AA":
+        raise Untrue(f"the report was not accepted:\n{answer.decode('utf-8', 'replace')}")
+    say("  accepté : la DRIMbox du site A en prend la responsabilité (AA).")
+    return control
+
+
+async def published(mesh: Mesh, studies: set[str], timings: Timings, say: Say, patience: float = 60.0) -> None:
+    """Wait until the DMP holds one current KOS for each study."""
+    with timings.of("ack_to_kos"):
+        deadline = time.monotonic() + patience
+        while not studies <= await current_studies(mesh):
+            if time.monotonic() > deadline:
+                raise Untrue("the KOS is not in the DMP; see the operator's queue of site A")
+            await asyncio.sleep(0.02)
+    say("La DRIMbox du site A a lu l'examen dans le PACS, construit le KOS et l'a publié dans le DMP.")
+
+
+async def current_studies(mesh: Mesh) -> set[str]:
+    """Study Instance UIDs for which the DMP holds an approved KOS."""
+    reply = await mesh.http.send("GET", f"{mesh.national.dmp_view}/documents", tls=mesh.tls)
+    found: set[str] = set()
+    for document in json.loads(reply.body):
+        if document["mime"] == "application/dicom" and document["status"].endswith(":Approved"):
+            found |= {r.split("^")[0] for r in document["references"] if r.endswith("studyInstanceUID")}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The viewer's page of one exam, and where its images are."""
+
+    visitor: Visitor
+    page: Page
+    dicomweb: str
+    study_uid: str
+
+
+async def consult(mesh: Mesh, timings: Timings, say: Say, login: str = LOGIN) -> tuple[Visitor, Page]:
+    """From the contextual call to the list of exams; the visitor, and the page of the list."""
+    visitor = Visitor(mesh.http, mesh.tls)
+    say("Le RIS du site B appelle la DRIMbox (appel contextuel)…")
+    with timings.of("contextual_call"):
+        page = await visitor.post(mesh.call_url, call_parameters(PATIENT_AT_B))
+    say("Le radiologue s'identifie avec Pro Santé Connect…")
+    with timings.of("login"):
+        page = await visitor.follow(page, "Pro Santé Connect")
+        if "/auth" in page.address:
+            page = await visitor.press(page, "", user=login)
+    if "Choisir" in page.text and "situation" in page.address:
+        page = await visitor.press(page, "Choisir")
+    if "J’en ai pris connaissance" in page.text:
+        page = await visitor.press(page, "Continuer")
+    say("  identifié ; il a été informé de la traçabilité (DMP/AIRS.07).")
+    with timings.of("list_of_exams"):
+        page = await visitor.get(page.address.split("?")[0].rstrip("/") + "/liste")
+        while 'aria-busy="true"' in page.body.decode("utf-8"):
+            await asyncio.sleep(0.05)
+            page = await visitor.get(page.address)
+    return visitor, page
+
+
+async def open_exam(visitor: Visitor, listed: Page, study_uid: str, timings: Timings, say: Say) -> Opened:
+    """Open the images of the study from the list."""
+    links = [a.get("href") for a in listed.tree.xpath("//a[contains(@href, '/images/')]")]
+    say(f"Le DMP montre {len(links)} examen(s) avec images ; le radiologue ouvre celui du compte rendu…")
+    with timings.of("viewer_page"):
+        for link in links:
+            page = await visitor.get(urljoin(listed.address, link))
+            frame = page.tree.xpath("//iframe[contains(@src, 'StudyInstanceUIDs=')]/@src")
+            if frame and frame[0].endswith(f"StudyInstanceUIDs={study_uid}"):
+                base = urljoin(page.address, frame[0].partition("/viewer?")[0])
+                return Opened(visitor, page, f"{base}/dicomweb", study_uid)
+    raise Untrue("the study of the report is not among the exams found in the DMP")
+
+
+async def fetch_all(opened: Opened, timings: Timings, say: Say) -> dict[str, bytes]:
+    """Every image of the study, as the consumer holds it; SOP Instance UID -> file."""
+    study = f"{opened.dicomweb}/studies/{opened.study_uid}"
+    begun = time.monotonic()
+    found: dict[str, bytes] = {}
+    for series in json.loads((await opened.visitor.get(f"{study}/series", accept="application/dicom+json")).body):
+        address = f"{study}/series/{_text(series, '0020000E')}"
+        listed = await opened.visitor.get(f"{address}/instances", accept="application/dicom+json")
+        for instance in json.loads(listed.body):
+            uid = _text(instance, "00080018")
+            answer = await opened.visitor.get(f"{address}/instances/{uid}", accept="application/dicom")
+            if answer.status != 200:
+                raise Untrue(f"an image did not arrive (HTTP {answer.status})")
+            timings.steps.setdefault("first_image", round(time.monotonic() - begun, 3))
+            found[uid] = answer.body
+    timings.steps["all_images"] = round(time.monotonic() - begun, 3)
+    size = sum(map(len, found.values()))
+    timings.steps["megabytes"] = round(size / 1e6, 3)
+    say(f"  {len(found)} image(s) reçue(s) du site A par WADO-RS ({size / 1e6:.1f} Mo).")
+    return found
+
+
+def compare(mesh: Mesh, study_uid: str, received: dict[str, bytes], say: Say) -> list[str]:
+    """Each image received against the PACS's own; what is wrong, by image."""
+    originals = dict(_originals(mesh, study_uid))
+    problems = [f"{uid}: not received" for uid in originals.keys() - received.keys()]
+    problems += [f"{uid}: not in the PACS" for uid in received.keys() - originals.keys()]
+    for uid in sorted(originals.keys() & received.keys()):
+        found = differences(received[uid], originals[uid], ins=PATIENT_AT_B.ins, ins_oid=PATIENT_AT_B.ins_oid)
+        problems += [f"{uid}: {what}" for what in found]
+    if not problems:
+        say("  chacune est celle du PACS : pixels identiques, en-tête identique à l'INS près.")
+    return problems
+
+
+def _originals(mesh: Mesh, study_uid: str) -> Iterator[tuple[str, bytes]]:
+    """The images of the study as site A's PACS holds them."""
+    if not mesh.pacs_a.rest_url:
+        for path in (mesh.state / "samples").rglob("*.dcm"):
+            header = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SOPInstanceUID"]
+            )
+            if header.StudyInstanceUID == study_uid:
+                yield str(header.SOPInstanceUID), path.read_bytes()
+        return
+    query = {"Level": "Instance", "Expand": True, "Query": {"StudyInstanceUID": study_uid}}
+    for instance in json.loads(orthanc.rest(mesh.pacs_a, "POST", "/tools/find", json.dumps(query).encode())):
+        yield (
+            instance["MainDicomTags"]["SOPInstanceUID"],
+            orthanc.rest(mesh.pacs_a, "GET", f"/instances/{instance['ID']}/file"),
+        )
+
+
+def _text(dataset: dict[str, dict[str, list[str]]], tag: str) -> str:
+    return dataset[tag]["Value"][0]

@@ -1,0 +1,237 @@
+"""Reads any KOS manifest: explicit or implicit, of any maker, of any age (standards.md A, L; official-data.md 9.1).
+
+What comes from the network is not trusted: sizes, counts and nesting are limited, and everything that is not a manifest
+of one patient and one study is ``Refused``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from itertools import islice
+
+from drimbox.foundation.errors import Refused
+from drimbox.identity.ins import Authority, Ins
+from drimbox.manifest.description import Description, read_description
+from drimbox.manifest.encoding import EXPLICIT_LE, PREAMBLE
+from drimbox.manifest.manifest import Manifest, ManifestSeries
+from drimbox.manifest.sop_classes import KEY_OBJECT_SELECTION, likely_modality
+from drimbox.pacs import elements
+from drimbox.pacs.study import Instance
+from drimbox.reports.report import Identifier, Order
+
+__all__ = ["MAX_BYTES", "MAX_INSTANCES", "Manifest", "ManifestSeries", "read_manifest"]
+
+MAX_BYTES = 32 * 2**20
+MAX_INSTANCES = 100_000
+_MAX_ITEMS = 1000  # requests, other patient identifiers, studies: no real manifest has more
+_IMPLICIT_LE = "1.2.840.10008.1.2"
+# Titles of key object selections that are something else than a manifest (PS3.16 CID 7010).
+_OTHER_TITLES = frozenset(
+    {f"1130{n:02d}" for n in range(11)} | {"113013", "113018", "113020", "113036", "113037", "113038", "113039"}
+)
+_UID = re.compile(r"[0-9.]{1,64}")
+
+_Items = dict[int, memoryview]
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """What a KOS says.
+
+    Raises ``Refused``: ``manifest-size``, ``manifest-format`` (not Part 10, another transfer syntax, damaged),
+    ``manifest-class`` (another kind of object), ``manifest-studies`` (none, several, or two that differ),
+    ``manifest-uid``, ``manifest-patient`` (two national identities), ``ins-key``, ``ins-format``.
+    """
+    if len(data) > MAX_BYTES:
+        raise Refused("KOS trop volumineux", code="manifest-size")
+    try:
+        return _Reader(*_data_set(data)).manifest()
+    except elements.InvalidDataset as error:
+        raise _damaged() from error
+
+
+def _damaged() -> Refused:
+    return Refused("Ce document n'est pas un fichier DICOM lisible", code="manifest-format")
+
+
+def _data_set(data: bytes) -> tuple[_Items, str]:
+    """The elements of the data set of a Part 10 file, and its transfer syntax."""
+    view = memoryview(data)
+    start = len(PREAMBLE)
+    if data[128:start] != b"DICM":
+        raise _damaged()
+    # Group Length counts what follows it: 12 bytes are its own.
+    length = next((e for e in elements.elements(view[start : start + 12], EXPLICIT_LE)), None)
+    if length is None or length.tag != 0x00020000 or len(length.value) != 4:
+        raise _damaged()
+    end = start + 12 + int.from_bytes(length.value, "little")
+    meta = {e.tag: e.value for e in elements.elements(view[start:end], EXPLICIT_LE)}
+    syntax = elements.text(meta.get(0x00020010))
+    if syntax not in (EXPLICIT_LE, _IMPLICIT_LE):
+        raise Refused("Syntaxe de transfert inattendue pour un KOS", code="manifest-format")
+    return {e.tag: e.value for e in elements.elements(view[end:], syntax)}, syntax
+
+
+class _Reader:
+    """Reads one data set."""
+
+    def __init__(self, root: _Items, syntax: str) -> None:
+        self._root = root
+        self._syntax = syntax
+        self._charset = elements.text(root.get(0x00080005))
+
+    def manifest(self) -> Manifest:
+        root = self._root
+        if self._text(root, 0x00080016) != KEY_OBJECT_SELECTION:
+            raise Refused("Ce document DICOM n'est pas un KOS", code="manifest-class")
+        if self._code(root) in _OTHER_TITLES:
+            raise Refused("Cette sélection d'objets n'est pas un manifeste", code="manifest-class")
+        study_uid, evidence = self._evidence()
+        text = self._description()
+        return Manifest(
+            kos_uid=self._uid(root, 0x00080018),
+            study_uid=study_uid,
+            study_date=self._text(root, 0x00080020),
+            study_time=self._text(root, 0x00080030),
+            study_id=self._text(root, 0x00200010),
+            description=self._text(root, 0x00081030) or text.exam,
+            act=text.act,
+            ins=self._ins(),
+            patient_name=self._text(root, 0x00100010),
+            other_names=tuple(name for name in self._text(root, 0x00101001).split("\\") if name),
+            birth_date=self._text(root, 0x00100030),
+            sex=self._text(root, 0x00100040),
+            birth_place=self._text(root, 0x00104000),
+            institution=self._text(root, 0x00080080),
+            manufacturer=self._text(root, 0x00080070),
+            requests=self._requests(),
+            series=self._series(evidence, text),
+            series_uid=self._uid(root, 0x0020000E),
+            created=self._created(),
+        )
+
+    # --- elements ---
+
+    def _text(self, items: _Items, tag: int) -> str:
+        try:
+            return elements.text(items.get(tag), self._charset)
+        except (LookupError, ValueError) as error:
+            raise Refused("Jeu de caractères du KOS inconnu", code="manifest-format") from error
+
+    def _items(self, items: _Items, tag: int, most: int) -> list[_Items]:
+        """The items of a sequence. Raises ``Refused`` when there are more than ``most``."""
+        value = items.get(tag)
+        if value is None:
+            return []
+        found = list(islice(elements.items(value, self._syntax), most + 1))
+        if len(found) > most:
+            raise Refused("KOS trop volumineux", code="manifest-size")
+        return found
+
+    def _uid(self, items: _Items, tag: int) -> str:
+        value = self._text(items, tag)
+        if not _UID.fullmatch(value):
+            raise Refused("Identifiant DICOM absent ou mal formé dans le KOS", code="manifest-uid")
+        return value
+
+    def _number(self, items: _Items, tag: int) -> int | None:
+        text = self._text(items, tag)
+        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,12}", text) else None
+
+    def _code(self, items: _Items) -> str:
+        """The code value of the concept name."""
+        return next((self._text(i, 0x00080100) for i in self._items(items, 0x0040A043, _MAX_ITEMS)), "")
+
+    # --- what it says ---
+
+    def _evidence(self) -> tuple[str, _Items]:
+        """The one study item. A manifest of several studies, or of another study than its own, is not one of ours."""
+        studies = self._items(self._root, 0x0040A375, _MAX_ITEMS)
+        if len(studies) != 1:
+            raise Refused("Le KOS doit référencer exactement un examen", code="manifest-studies")
+        study_uid = self._uid(studies[0], 0x0020000D)
+        if study_uid != self._uid(self._root, 0x0020000D):
+            raise Refused("Le KOS référence un autre examen que le sien", code="manifest-studies")
+        return study_uid, studies[0]
+
+    def _series(self, evidence: _Items, text: Description) -> tuple[ManifestSeries, ...]:
+        found: dict[str, ManifestSeries] = {}
+        left = MAX_INSTANCES
+        for item in self._items(evidence, 0x00081115, MAX_INSTANCES):
+            series_uid = self._uid(item, 0x0020000E)
+            if series_uid in found:
+                raise Refused("Le KOS cite deux fois une même série", code="manifest-series")
+            instances = self._instances(item, left)
+            left -= len(instances)
+            told = text.series.get(series_uid)
+            found[series_uid] = ManifestSeries(
+                series_uid=series_uid,
+                retrieve_url=self._text(item, 0x00081190),
+                modality=(told.modality if told else "") or _likely(instances),
+                number=self._number(item, 0x00200011),
+                description=told.description if told else "",
+                instances=instances,
+                region=told.region if told else "",
+            )
+        return tuple(found.values())
+
+    def _instances(self, series: _Items, left: int) -> tuple[Instance, ...]:
+        found: dict[str, Instance] = {}
+        for item in self._items(series, 0x00081199, left):
+            sop_uid = self._uid(item, 0x00081155)
+            found.setdefault(sop_uid, Instance(self._uid(item, 0x00081150), sop_uid, self._number(item, 0x00200013)))
+        return tuple(found.values())
+
+    def _ins(self) -> Ins | None:
+        """The national identity: PatientID, else Other Patient IDs; two that differ are no identity."""
+        found = {
+            Ins.of(self._text(item, 0x00100020), oid)
+            for item in (self._root, *self._items(self._root, 0x00101002, _MAX_ITEMS))
+            if (oid := self._issuer(item, 0x00100024)) and Authority.of(oid) is not None
+        }
+        if len(found) > 1:
+            raise Refused("Le KOS porte deux identités nationales", code="manifest-patient")
+        return next(iter(found), None)
+
+    def _issuer(self, item: _Items, tag: int) -> str:
+        """The OID, else the local namespace, of an issuer (Hierarchic Designator macro, PS3.3 10.14)."""
+        for issuer in self._items(item, tag, _MAX_ITEMS):
+            return self._text(issuer, 0x00400032) or self._text(issuer, 0x00400031)
+        return ""
+
+    def _requests(self) -> tuple[Order, ...]:
+        """The requests; some makers give the accession number at study level only."""
+        requests = [self._request(item) for item in self._items(self._root, 0x0040A370, _MAX_ITEMS)]
+        if not requests and (accession := self._identifier(self._root, 0x00080050, 0x00080051)):
+            requests = [Order(None, accession)]
+        return tuple(order for order in requests if order.accession or order.placer)
+
+    def _request(self, item: _Items) -> Order:
+        return Order(
+            placer=self._identifier(item, 0x00402016, 0x00400026),
+            accession=self._identifier(item, 0x00080050, 0x00080051),
+        )
+
+    def _identifier(self, item: _Items, tag: int, issuer: int) -> Identifier | None:
+        value = self._text(item, tag)
+        return Identifier(value, self._issuer(item, issuer)) if value else None
+
+    def _description(self) -> Description:
+        """The text item, wherever the maker put it: in the content tree, or at the root (standards.md L.10)."""
+        for item in self._items(self._root, 0x0040A730, MAX_INSTANCES + _MAX_ITEMS):
+            if 0x0040A160 in item and self._code(item) in ("113012", ""):
+                return read_description(self._text(item, 0x0040A160))
+        return read_description(self._text(self._root, 0x0040A160))
+
+    def _created(self) -> dt.datetime | None:
+        """Instance Creation Date and Time, in the object's own offset; None when they are not told whole."""
+        text = self._text(self._root, 0x00080012) + self._text(self._root, 0x00080013)[:6]
+        offset = self._text(self._root, 0x00080201) or "+0000"
+        try:
+            return dt.datetime.strptime(text + offset, "%Y%m%d%H%M%S%z")
+        except ValueError:
+            return None
+
+
+def _likely(instances: tuple[Instance, ...]) -> str:
+    return next((m for i in instances if (m := likely_modality(i.sop_class_uid))), "")

@@ -1,0 +1,134 @@
+"""Moves the bytes between a socket and the protocol machine: blocking, one thread reads, any thread may ask.
+
+Against the 40 ms stall of a peer that leaves Nagle's algorithm on: no Nagle on our side, every PDU in one send, and a
+quick acknowledgement asked for again after each receive, because the kernel forgets it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from drimbox.pacs.dimse.machine import Indication, State, UpperLayer
+
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_LEAST_BUFFER = 1 << 20
+
+
+class Connection:
+    """A transport connection with its protocol machine; times are in seconds."""
+
+    def __init__(self, sock: socket.socket, machine: UpperLayer, *, artim: float, send_timeout: float) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._machine = machine
+        self._artim = artim
+        self._artim_since: float | None = None
+        self._send_timeout = send_timeout
+        self._lock = threading.Lock()
+        self._buffer = memoryview(bytearray(max(_LEAST_BUFFER, 2 * machine.longest_pdu)))
+        self._filled = 0
+        self._read = 0
+        self.bytes_received = 0
+
+    @property
+    def finished(self) -> bool:
+        """Is there nothing to wait for any more? (Sta1)"""
+        return self._machine.state is State.Sta1
+
+    @property
+    def established(self) -> bool:
+        """Can data still be exchanged? (Sta6)"""
+        return self._machine.state is State.Sta6
+
+    def ask(self, request: Callable[[UpperLayer], object]) -> None:
+        """Let the machine do something, and send what comes of it. Raises ``WrongState``; a break is found later."""
+        with self._lock:
+            request(self._machine)
+            self._settle()
+
+    def receive(self, timeout: float) -> list[Indication]:
+        """What the next bytes mean; views in it are good until the next call.
+
+        Raises ``TimeoutError`` when nothing came for ``timeout`` seconds. A connection that breaks is an indication,
+        not an error.
+        """
+        self._compact()
+        try:
+            self._socket.settimeout(self._patience(timeout))
+            count = self._socket.recv_into(self._buffer[self._filled :])
+        except TimeoutError:
+            if not self._artim_over():
+                raise
+            with self._lock:
+                self._machine.artim_expired()
+                return self._settle()
+        except OSError:
+            count = 0
+        with self._lock:
+            if count == 0:
+                self._machine.transport_closed()
+                self._close()
+            else:
+                self._quick_ack()
+                self.bytes_received += count
+                self._filled += count
+                self._read = self._machine.receive(self._buffer[: self._filled])
+            return self._settle()
+
+    def interrupt(self) -> None:
+        """Break the connection from another thread: a pending ``receive`` ends."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the socket, whatever the state."""
+        with self._lock:
+            self._machine.transport_closed()
+            self._close()
+
+    def _compact(self) -> None:
+        # Not before: the indications of the last receive pointed into what is thrown away here.
+        rest = self._filled - self._read
+        if self._read and rest:
+            self._buffer[:rest] = self._buffer[self._read : self._filled]
+        self._filled, self._read = rest, 0
+
+    def _quick_ack(self) -> None:
+        if _QUICK_ACK is not None:
+            with suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+
+    def _patience(self, timeout: float) -> float:
+        if self._artim_since is None:
+            return max(timeout, 0.001)
+        return max(min(timeout, self._artim_since + self._artim - time.monotonic()), 0.001)
+
+    def _artim_over(self) -> bool:
+        return self._artim_since is not None and time.monotonic() >= self._artim_since + self._artim
+
+    def _settle(self) -> list[Indication]:
+        machine = self._machine
+        output, machine.output = machine.output, []
+        if output:
+            try:
+                self._socket.settimeout(self._send_timeout)
+                self._socket.sendall(output[0] if len(output) == 1 else b"".join(output))
+            except OSError:
+                machine.transport_closed()
+                self._close()
+        if machine.closing:
+            self._close()
+        if not machine.artim_running:
+            self._artim_since = None
+        elif self._artim_since is None:
+            self._artim_since = time.monotonic()
+        indications, machine.indications = machine.indications, []
+        return indications
+
+    def _close(self) -> None:
+        with suppress(OSError):
+            self._socket.close()

@@ -1,0 +1,70 @@
+"""One version of the KOS of a study, as the archive keeps it (DB.SO.22)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from drimbox.identity.ins import Ins
+from drimbox.reports.report import Visibility
+
+
+class State(StrEnum):
+    """What became of a version."""
+
+    PREPARED = "prepared"  # stored; perhaps sent, nothing known yet
+    CURRENT = "current"  # in the DMP
+    REPLACED = "replaced"  # a newer version took its place
+    DEPUBLISHED = "depublished"  # taken out of the DMP
+    ABANDONED = "abandoned"  # the DMP refused it
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ArchivedKos:
+    """One version.
+
+    ``structure`` is the short name of the publishing structure in the configuration; ``pacs`` that of the PACS that
+    holds the study. ``document_ids`` are all reports that ever stood behind it, newest last. ``metadata`` are the
+    octets of the lot de soumission, ``visibility`` what it said. ``sent_at`` is when it was given to the DMP, None as
+    long as it certainly was not.
+    """
+
+    id: int
+    structure: str
+    study_uid: str
+    kos_uid: str
+    state: str
+    ins: Ins
+    pacs: str
+    kos: bytes
+    document_ids: tuple[str, ...]
+    metadata: bytes
+    signature: bytes
+    submission_uid: str
+    entry_uuid: str | None
+    replaces: int | None
+    report_id: int | None
+    vihf_identity: Mapping[str, object]
+    visibility: Visibility
+    fingerprint: str
+    prepared_at: dt.datetime
+    sent_at: dt.datetime | None
+    confirmed_at: dt.datetime | None
+    ended_at: dt.datetime | None
+
+    def __repr__(self) -> str:
+        return f"ArchivedKos({self.kos_uid}, {self.state})"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the messages said of a study so far.
+
+    ``last_report_id`` is the newest report that was taken into account, 0 for none; ``documents`` the ids of the
+    reports that stand, oldest first.
+    """
+
+    last_report_id: int = 0
+    documents: tuple[str, ...] = ()

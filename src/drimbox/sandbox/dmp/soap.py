@@ -1,0 +1,305 @@
+"""From the HTTP request to a SOAP message whose form is right: packaging, envelope, addressing (standards.md D.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lxml import etree
+
+from drimbox.foundation.errors import Refused
+from drimbox.foundation.xml import Element, local_name, parse, text_of
+from drimbox.sandbox.dmp import vocabulary as v
+from drimbox.sandbox.dmp.mime import MediaType, Part, parse_media_type, split_parts
+from drimbox.sandbox.dmp.rules import Rule, judge, rule, stated
+
+MULTIPART = "multipart/related"
+SOAP_XML = "application/soap+xml"
+XOP_XML = "application/xop+xml"
+_UNDERSTOOD = {f"{{{v.WSA}}}{n}" for n in ("Action", "MessageID", "To", "ReplyTo", "FaultTo", "From")} | {
+    f"{{{v.WSSE}}}Security"
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A POST to one service. Header names in lower case; ``certificate`` is the TLS client's, DER."""
+
+    service: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    certificate: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A multipart body cut in parts."""
+
+    media: MediaType
+    parts: tuple[Part, ...]
+
+    def root(self) -> Part | None:
+        start = self.media.get("start").removeprefix("<").removesuffix(">")
+        found = [p for p in self.parts if p.content_id == start]
+        return found[0] if start and len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A SOAP message: header blocks, the one element of the body, attachments by Content-ID."""
+
+    path: str
+    media: MediaType
+    envelope: Element
+    attachments: Mapping[str, Part]
+
+    def blocks(self, tag: str) -> list[Element]:
+        header = self.envelope.find(f"{{{v.SOAP}}}Header")
+        return list(header.iterchildren(tag)) if header is not None else []
+
+    def block(self, name: str) -> str:
+        found = self.blocks(f"{{{v.WSA}}}{name}")
+        return text_of(found[0]) if found else ""
+
+    @property
+    def action(self) -> str:
+        return self.block("Action")
+
+    @property
+    def message_id(self) -> str:
+        return self.block("MessageID")
+
+    @property
+    def multipart(self) -> bool:
+        return self.media.name == MULTIPART
+
+    @property
+    def body(self) -> Element:
+        body = self.envelope.find(f"{{{v.SOAP}}}Body")
+        assert body is not None
+        return next(body.iterchildren(etree.Element))
+
+    @property
+    def assertion(self) -> Element:
+        return next(self.blocks(f"{{{v.WSSE}}}Security")[0].iterchildren(etree.Element))
+
+
+HTTP_SIZE = stated("HTTP.SIZE", v.TOO_LARGE, "A request has a bounded size (standards.md D.5, volumetry of the DMP).")
+HTTP_TYPE = stated("HTTP.TYPE", v.MALFORMED, "Content-Type follows RFC 2045 and names no parameter twice.")
+MTOM_FORM = stated("MTOM.FORM", v.MALFORMED, "A multipart body is whole: delimiters, CRLF, final delimiter (RFC 2046).")
+SOAP_XML_FORM = stated(
+    "SOAP.XML", v.MALFORMED, "The envelope is well-formed XML in UTF-8 without DTD, bounded in depth."
+)
+
+
+@rule("HTTP.MEDIA", v.UNSUPPORTED_MEDIA)
+def http_media(call: tuple[HttpRequest, MediaType]) -> str | None:
+    """SOAP 1.2 is application/soap+xml; only the repository takes MTOM (standards.md D.2)."""
+    request, media = call
+    allowed = {SOAP_XML, MULTIPART} if request.service == "repository" else {SOAP_XML}
+    return None if media.name in allowed else "type de contenu refusé : SOAP 1.2 attendu"
+
+
+@rule("HTTP.CHARSET", v.UNSUPPORTED_MEDIA)
+def http_charset(call: tuple[HttpRequest, MediaType]) -> str | None:
+    """The charset of application/soap+xml is UTF-8 (standards.md D.2)."""
+    _, media = call
+    if media.name == SOAP_XML and media.get("charset").upper() != "UTF-8":
+        return "charset=UTF-8 attendu dans Content-Type"
+    return None
+
+
+@rule("MTOM.TYPE", v.MALFORMED)
+def mtom_type(package: Package) -> str | None:
+    """The type of the multipart is application/xop+xml (standards.md D.2; XOP 1.0 4.1)."""
+    return None if package.media.get("type") == XOP_XML else 'type="application/xop+xml" attendu dans Content-Type'
+
+
+@rule("MTOM.START_INFO", v.MALFORMED)
+def mtom_start_info(package: Package) -> str | None:
+    """start-info names the type that is packaged: application/soap+xml (standards.md D.2)."""
+    return None if package.media.get("start-info") == SOAP_XML else 'start-info="application/soap+xml" attendu'
+
+
+@rule("MTOM.CONTENT_ID", v.MALFORMED)
+def mtom_content_id(package: Package) -> str | None:
+    """Each part has a Content-ID in angle brackets, of its own (RFC 2387, XOP 4.1)."""
+    ids = [p.content_id for p in package.parts]
+    return "Content-ID absent ou répété" if not all(ids) or len(set(ids)) < len(ids) else None
+
+
+@rule("MTOM.START", v.MALFORMED)
+def mtom_start(package: Package) -> str | None:
+    """start names the root part (standards.md D.2)."""
+    return None if package.root() is not None else "start absent, ou partie racine introuvable"
+
+
+@rule("MTOM.ROOT", v.MALFORMED)
+def mtom_root(package: Package) -> str | None:
+    """The root part is application/xop+xml; charset=UTF-8; type="application/soap+xml" (standards.md D.2)."""
+    root = package.root()
+    assert root is not None
+    media = root.media
+    right = media.name == XOP_XML and media.get("type").partition(";")[0] == SOAP_XML
+    return None if right and media.get("charset").upper() == "UTF-8" else "type de la partie racine faux"
+
+
+@rule("MTOM.BINARY", v.MALFORMED)
+def mtom_binary(package: Package) -> str | None:
+    """Parts are binary octets; base64 is not for MTOM (standards.md D.2)."""
+    return None if all(p.encoding == "binary" for p in package.parts) else "Content-Transfer-Encoding: binary attendu"
+
+
+PACKAGE_RULES: tuple[Rule[Package], ...] = (
+    mtom_type,
+    mtom_start_info,
+    mtom_content_id,
+    mtom_start,
+    mtom_root,
+    mtom_binary,
+)
+
+
+@rule("SOAP.VERSION", v.VERSION_MISMATCH)
+def soap_version(message: Message) -> str | None:
+    """The envelope is SOAP 1.2 (standards.md D.2)."""
+    return None if message.envelope.tag == f"{{{v.SOAP}}}Envelope" else "enveloppe SOAP 1.2 attendue"
+
+
+@rule("SOAP.FORM", v.MALFORMED)
+def soap_form(message: Message) -> str | None:
+    """One Header, then one Body with one element; nothing else, no processing instruction (SOAP 1.2 part 1, 5)."""
+    children = [c.tag for c in message.envelope.iterchildren(etree.Element)]
+    if children != [f"{{{v.SOAP}}}Header", f"{{{v.SOAP}}}Body"]:
+        return "un Header puis un Body attendus"
+    body = message.envelope.find(f"{{{v.SOAP}}}Body")
+    if body is None or len(list(body.iterchildren(etree.Element))) != 1:
+        return "un seul élément attendu dans le Body"
+    if any(True for _ in message.envelope.getroottree().iter(etree.ProcessingInstruction)):
+        return "instruction de traitement interdite"
+    return None
+
+
+@rule("SOAP.PREFIX", v.MALFORMED)
+def soap_prefix(message: Message) -> str | None:
+    """mustUnderstand stands in the SOAP namespace, not bare as in the samples (standards.md D.2)."""
+    header = message.envelope.find(f"{{{v.SOAP}}}Header")
+    assert header is not None
+    bare = any("mustUnderstand" in block.attrib for block in header.iterchildren(etree.Element))
+    return "mustUnderstand sans espace de noms" if bare else None
+
+
+@rule("SOAP.UNDERSTAND", v.MUST_UNDERSTAND)
+def soap_understand(message: Message) -> str | None:
+    """A block that must be understood and is not stops the message (SOAP 1.2 part 1, 2.4)."""
+    header = message.envelope.find(f"{{{v.SOAP}}}Header")
+    assert header is not None
+    for block in header.iterchildren(etree.Element):
+        if block.get(f"{{{v.SOAP}}}mustUnderstand", "") in ("true", "1") and block.tag not in _UNDERSTOOD:
+            return f"bloc d'en-tête non compris : {local_name(block)}"
+    return None
+
+
+@rule("WSA.ACTION", v.ADDRESSING_REQUIRED)
+def wsa_action(message: Message) -> str | None:
+    """One Action, with mustUnderstand true (standards.md D.2; ITI TF-2 Annex V)."""
+    found = message.blocks(f"{{{v.WSA}}}Action")
+    if len(found) != 1 or not text_of(found[0]):
+        return "un en-tête wsa:Action attendu"
+    marked = found[0].get(f"{{{v.SOAP}}}mustUnderstand", "") in ("true", "1")
+    return None if marked else "wsa:Action sans mustUnderstand"
+
+
+@rule("WSA.HTTP_ACTION", v.INVALID_ADDRESSING)
+def wsa_http_action(message: Message) -> str | None:
+    """The action parameter of Content-Type is given and equals wsa:Action (standards.md D.2; RFC 3902)."""
+    return None if message.media.get("action") == message.action else "action de Content-Type absente ou différente"
+
+
+@rule("WSA.MESSAGE_ID", v.ADDRESSING_REQUIRED)
+def wsa_message_id(message: Message) -> str | None:
+    """One MessageID, a urn:uuid (standards.md D.2)."""
+    found = message.blocks(f"{{{v.WSA}}}MessageID")
+    uuid = r"urn:uuid:[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    right = len(found) == 1 and re.fullmatch(uuid, text_of(found[0])) is not None
+    return None if right else "un en-tête wsa:MessageID de la forme urn:uuid attendu"
+
+
+@rule("WSA.TO", v.INVALID_ADDRESSING)
+def wsa_to(message: Message) -> str | None:
+    """One To, the https address of the service that is called (standards.md D.2)."""
+    found = message.blocks(f"{{{v.WSA}}}To")
+    if len(found) != 1:
+        return "un en-tête wsa:To attendu"
+    address = urlsplit(text_of(found[0]))
+    right = address.scheme == "https" and bool(address.hostname) and address.path == message.path
+    return None if right and not address.query and not address.fragment else "wsa:To n'est pas l'adresse de ce service"
+
+
+@rule("WSA.REPLY_TO", v.INVALID_ADDRESSING)
+def wsa_reply_to(message: Message) -> str | None:
+    """ReplyTo, when given, is anonymous: the answer goes back on the connection (standards.md D.2)."""
+    found = message.blocks(f"{{{v.WSA}}}ReplyTo")
+    wrong = [b for b in found if text_of(b.find(f"{{{v.WSA}}}Address")) != v.ANONYMOUS]
+    return "wsa:ReplyTo anonyme attendu" if wrong or len(found) > 1 else None
+
+
+@rule("WSSE.SECURITY", v.INVALID_SECURITY)
+def wsse_security(message: Message) -> str | None:
+    """One Security header with exactly one SAML 2.0 assertion, the VIHF (standards.md D.2)."""
+    found = message.blocks(f"{{{v.WSSE}}}Security")
+    if len(found) != 1:
+        return "un en-tête wsse:Security attendu"
+    inside = [c.tag for c in found[0].iterchildren(etree.Element)]
+    return None if inside == [f"{{{v.SAML}}}Assertion"] else "une seule assertion SAML attendue dans wsse:Security"
+
+
+ENVELOPE_RULES: tuple[Rule[Message], ...] = (
+    soap_version,
+    soap_form,
+    soap_prefix,
+    soap_understand,
+    wsa_action,
+    wsa_http_action,
+    wsa_message_id,
+    wsa_to,
+    wsa_reply_to,
+    wsse_security,
+)
+
+
+def read_message(request: HttpRequest) -> Message:
+    """Unpack and parse. Raises ``Breach`` at the first rule of form that is broken."""
+    try:
+        media = parse_media_type(request.headers.get("content-type", ""))
+    except ValueError as error:
+        raise HTTP_TYPE.broken(str(error)) from error
+    judge((http_media, http_charset), (request, media))
+    attachments: dict[str, Part] = {}
+    xml = request.body
+    if media.name == MULTIPART:
+        package = _unpack(media, request.body)
+        judge(PACKAGE_RULES, package)
+        root = package.root()
+        assert root is not None
+        xml = root.content
+        attachments = {p.content_id: p for p in package.parts if p is not root}
+    try:
+        xml.decode("utf-8")
+        message = Message(request.path, media, parse(xml), attachments)
+    except UnicodeDecodeError as error:
+        raise SOAP_XML_FORM.broken("enveloppe qui n'est pas en UTF-8") from error
+    except Refused as error:
+        raise SOAP_XML_FORM.broken(error.reason) from error
+    judge(ENVELOPE_RULES, message)
+    return message
+
+
+def _unpack(media: MediaType, body: bytes) -> Package:
+    try:
+        return Package(media, split_parts(body, media.get("boundary")))
+    except ValueError as error:
+        raise MTOM_FORM.broken(str(error)) from error

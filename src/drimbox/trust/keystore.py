@@ -1,0 +1,160 @@
+"""Our own certificates and their private keys.
+
+IGC-Sante delivers a structure (standards.md K.1, K.2): ORG AUTH_CLI, to be known as a TLS client; ORG SIGN, to sign;
+and SERV SSL_SERV, for a listener. Each is a ``Credential``. A key is read once, from its (encrypted or not) PKCS#8
+file, lives in memory, and is never written anywhere.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.x509.oid import NameOID
+
+from drimbox.foundation.clock import SystemClock
+from drimbox.foundation.errors import Misconfigured
+from drimbox.trust import names
+
+MIN_RSA_BITS = 2048
+MIN_EC_BITS = 256
+
+_log = logging.getLogger(__name__)
+
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A certificate, the chain of its issuers (its own issuer first, no root), and its private key."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    key: PrivateKey = field(repr=False)
+
+    @property
+    def subject_dn(self) -> str:
+        """``CN=…, OU=…, O=…, ST=…, C=FR``: the Issuer of a VIHF (standards.md E)."""
+        return names.written(self.certificate.subject)
+
+    @property
+    def unit(self) -> str:
+        """The OU: the ``Struct_IdNat`` of the structure. Raises ``Refused`` (``certificate-unit``) for several."""
+        return names.single(self.certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME)
+
+    @property
+    def expires_at(self) -> dt.datetime:
+        """The last instant of its validity."""
+        return self.certificate.not_valid_after_utc
+
+
+def load_credential(
+    certificate: Path, key: Path, password: bytes | None = None, *, now: dt.datetime | None = None
+) -> Credential:
+    """Read ``certificate`` (PEM: the certificate, then its chain) and ``key`` (PEM, encrypted if ``password``).
+
+    Raises ``Misconfigured`` (``credential``), with the remedy, for anything that would fail later: a file that cannot
+    be read, a wrong password, a key of another certificate, a key too weak (RGS: RSA 2048, EC 256), dates that do not
+    hold ``now``.
+    """
+    certificates = read_certificates(certificate)
+    leaf = _leaf(certificates, certificate)
+    loaded = Credential(leaf, _ordered_chain(leaf, certificates), _read_key(key, password))
+    if loaded.key.public_key() != leaf.public_key():
+        raise _bad(f"La clé privée {key} n'est pas celle du certificat {certificate}. Donnez les deux de la même paire")
+    _check_dates(leaf, certificate, now or SystemClock().now())
+    return loaded
+
+
+def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """Every certificate of a PEM file, or the one of a DER file. Raises ``Misconfigured`` (``credential``)."""
+    data = read_file(path)
+    try:
+        if b"-----BEGIN" in data:
+            found = tuple(x509.load_pem_x509_certificates(data))
+        else:
+            found = (x509.load_der_x509_certificate(data),)
+        _ = [(c.subject, c.issuer, c.public_key()) for c in found]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _bad(f"Le fichier {path} ne contient pas de certificat lisible (PEM attendu)") from error
+    return found
+
+
+def read_file(path: Path) -> bytes:
+    """A small file of keys, certificates or lists. Raises ``Misconfigured`` (``credential``)."""
+    try:
+        with path.open("rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _bad(
+            f"Le fichier {path} ne peut pas être lu ({error.strerror}). Vérifiez son chemin et ses droits"
+        ) from error
+
+
+def _read_key(path: Path, password: bytes | None) -> PrivateKey:
+    data = read_file(path)
+    _warn_if_open(path)
+    try:
+        key = serialization.load_pem_private_key(data, password)
+    except TypeError as error:
+        # One of the two is there without the other; the library says which, and quotes no secret.
+        need = "est chiffrée : donnez son mot de passe (password_file)" if password is None else "n'est pas chiffrée"
+        raise _bad(f"La clé privée {path} {need}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _bad(f"La clé privée {path} est illisible (PEM PKCS#8 attendu), ou son mot de passe est faux") from error
+    if isinstance(key, RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
+        return key
+    if isinstance(key, EllipticCurvePrivateKey) and key.key_size >= MIN_EC_BITS:
+        return key
+    raise _bad(f"La clé privée {path} est trop faible ou d'un type refusé (RSA 2048 ou EC 256 au moins)")
+
+
+def _warn_if_open(path: Path) -> None:
+    if path.stat().st_mode & 0o077:
+        _log.warning("private key %s can be read by other users: chmod 600", path)
+
+
+def _leaf(certificates: tuple[x509.Certificate, ...], path: Path) -> x509.Certificate:
+    leaf = certificates[0]
+    try:
+        authority = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        authority = False
+    except ValueError as error:
+        raise _bad(f"Le certificat {path} a des extensions illisibles") from error
+    if authority:
+        raise _bad(f"Le premier certificat de {path} est celui d'une autorité : mettez celui de la structure en tête")
+    return leaf
+
+
+def _ordered_chain(leaf: x509.Certificate, certificates: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:
+    """The issuers among ``certificates``, in order; the root is left out, since every peer has its own copy."""
+    chain: list[x509.Certificate] = []
+    current = leaf
+    while True:
+        issuer = next((c for c in certificates[1:] if c.subject == current.issuer and c not in chain), None)
+        if issuer is None or issuer.subject == issuer.issuer:
+            return tuple(chain)
+        chain.append(issuer)
+        current = issuer
+
+
+def _check_dates(leaf: x509.Certificate, path: Path, now: dt.datetime) -> None:
+    if now > leaf.not_valid_after_utc:
+        raise _bad(f"Le certificat {path} est expiré depuis le {leaf.not_valid_after_utc:%d/%m/%Y}. Renouvelez-le")
+    if now < leaf.not_valid_before_utc:
+        raise _bad(
+            f"Le certificat {path} n'est valable qu'à partir du {leaf.not_valid_before_utc:%d/%m/%Y}. "
+            "Vérifiez l'heure de la machine"
+        )
+
+
+def _bad(reason: str) -> Misconfigured:
+    return Misconfigured(reason, code="credential")

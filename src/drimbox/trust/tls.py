@@ -1,0 +1,212 @@
+"""The TLS contexts of every client and every listener of the box; nobody else makes one.
+
+What they all do (ANSSI guide, standards.md K.4): TLS 1.3 and 1.2 only; under 1.2 only ECDHE with an AEAD cipher; the
+server's order; no compression, no renegotiation, no tickets; certificate chains end at a root of the ``TrustStore``;
+purpose (serverAuth, clientAuth) and, as soon as lists are configured, revocation of the whole chain are checked inside
+the handshake; clients check the host name. A TLS 1.2 client may still resume a session by its number, which the ``ssl``
+module cannot forbid and which skips those checks: there, dates and revocation of the client are asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from drimbox.foundation.clock import SystemClock
+from drimbox.foundation.errors import Misconfigured, Refused
+from drimbox.trust import names
+from drimbox.trust.chain import TrustStore, check_again
+from drimbox.trust.keystore import Credential, read_certificates
+from drimbox.trust.revocation import RevocationLists, load_revocation_lists
+
+_log = logging.getLogger(__name__)
+
+# Those of TLS 1.3 are all good and are not set by this list.
+_TLS12_SUITES = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+
+
+def load_trust(roots: Sequence[Path], revocation_lists: Sequence[Path] = ()) -> TrustStore:
+    """Read the pinned authorities (PEM or DER, roots and intermediates) and the revocation lists.
+
+    Raises ``Misconfigured`` (``trust-roots``, ``credential``, ``revocation-list``): a file that cannot be read, a
+    certificate that is not an authority's, no root among them, test and production mixed. Warns when revocation will
+    not be checked, or will refuse every certificate of an authority that has no list.
+    """
+    pinned = tuple(dict.fromkeys(c for path in roots for c in _authorities(path)))
+    trust = TrustStore(pinned, load_revocation_lists(revocation_lists))
+    if not trust.anchors:
+        raise _bad("Aucune autorité racine parmi trust.roots : ajoutez le certificat de la racine")
+    _check_one_range(pinned)
+    if not trust.revocation.configured:
+        _log.warning("no revocation list is configured: revoked certificates will not be noticed")
+        return trust
+    for authority in pinned:
+        if trust.revocation.of(authority) is None:
+            _log.warning(
+                "no revocation list of %s: every certificate it issued will be refused",
+                names.written(authority.subject),
+            )
+    return trust
+
+
+def client_context(trust: TrustStore, credential: Credential | None = None) -> ssl.SSLContext:
+    """The context of a client: checks the server's chain, purpose, revocation and host name.
+
+    With ``credential`` (ORG AUTH_CLI), proves who we are when the server asks. Raises ``Misconfigured``
+    (``credential``) when the credential is not fit for a client.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _harden(context)
+    _believe(context, trust)
+    if credential is not None:
+        _require_purpose(credential, ExtendedKeyUsageOID.CLIENT_AUTH, "client (ORG AUTH_CLI)")
+        _present(context, credential)
+    return context
+
+
+def server_context(credential: Credential, client_trust: TrustStore | None = None) -> ssl.SSLContext:
+    """The context of a listener; with ``client_trust``, every client must prove a certificate of that trust.
+
+    Raises ``Misconfigured`` (``credential``) when the credential is not fit for a server.
+    """
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context)
+    context.num_tickets = 0
+    _require_purpose(credential, ExtendedKeyUsageOID.SERVER_AUTH, "serveur (SERV SSL_SERV)")
+    _present(context, credential)
+    if client_trust is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.client_trust = client_trust
+        context.sslobject_class = _ServerSide
+        _believe(context, client_trust)
+    return context
+
+
+def add_revocation_lists(context: ssl.SSLContext, revocation: RevocationLists) -> None:
+    """Give a context, in use or not, (newer) lists; OpenSSL takes the newest of each issuer."""
+    if not revocation.configured:
+        return
+    with _anonymous_file(revocation.pem()) as path:
+        context.load_verify_locations(cafile=path)
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    if isinstance(context, _ServerContext) and context.client_trust is not None:
+        known = context.client_trust
+        context.client_trust = replace(known, revocation=known.revocation.newest(revocation))
+
+
+class _ServerContext(ssl.SSLContext):
+    """A listener's context, which remembers whom it believes."""
+
+    client_trust: TrustStore | None = None
+
+
+class _ServerSide(ssl.SSLObject):
+    """A connection of a listener that asks for client certificates (asyncio makes one for each)."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        context, der = self.context, self.getpeercert(binary_form=True)
+        if not self.session_reused or not isinstance(context, _ServerContext) or context.client_trust is None:
+            return
+        try:
+            check_again(names.read_certificate(der or b""), context.client_trust, SystemClock().now())
+        except Refused as error:
+            raise ssl.SSLCertVerificationError(f"resumed session: {error.code}") from error
+
+
+def _harden(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_SUITES)
+    context.options |= (
+        ssl.OP_NO_COMPRESSION
+        | ssl.OP_NO_RENEGOTIATION
+        | ssl.OP_NO_TICKET
+        | ssl.OP_CIPHER_SERVER_PREFERENCE
+        | ssl.OP_SINGLE_ECDH_USE
+    )
+
+
+def _believe(context: ssl.SSLContext, trust: TrustStore) -> None:
+    der = b"".join(c.public_bytes(Encoding.DER) for c in trust.roots)
+    context.load_verify_locations(cadata=der)
+    add_revocation_lists(context, trust.revocation)
+
+
+def _present(context: ssl.SSLContext, credential: Credential) -> None:
+    """Hand certificate, chain and key to OpenSSL, which only reads files: one in memory, the key encrypted again."""
+    password = secrets.token_bytes(32).hex().encode()
+    certificates = (credential.certificate, *credential.chain)
+    pem = b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
+    pem += credential.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+    with _anonymous_file(pem) as path:
+        try:
+            context.load_cert_chain(path, password=password)
+        except ssl.SSLError as error:
+            raise Misconfigured(
+                "Certificat ou clé refusés par OpenSSL : vérifiez la paire et sa force", code="credential"
+            ) from error
+
+
+@contextmanager
+def _anonymous_file(data: bytes) -> Iterator[str]:
+    """A file that exists in memory only, for as long as the block lasts, by the one path that leads to it."""
+    descriptor = os.memfd_create("drimbox-tls", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"
+
+
+def _require_purpose(credential: Credential, purpose: ObjectIdentifier, role: str) -> None:
+    try:
+        allowed = credential.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if purpose not in allowed and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in allowed:
+        raise Misconfigured(
+            f"Le certificat {credential.subject_dn} n'est pas un certificat {role} : les pairs le refuseraient. "
+            "Vérifiez quel certificat est donné à cet endroit",
+            code="credential",
+        )
+
+
+def _authorities(path: Path) -> tuple[x509.Certificate, ...]:
+    found = read_certificates(path)
+    for certificate in found:
+        if not _is_authority(certificate):
+            raise _bad(f"{path} contient un certificat qui n'est pas celui d'une autorité (AC)")
+    return found
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _check_one_range(pinned: Sequence[x509.Certificate]) -> None:
+    units = {str(a.value) for c in pinned for a in c.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)}
+    if {"IGC-SANTE", "IGC-SANTE TEST"} <= units:
+        raise _bad("trust.roots mêle les gammes de test et de production de l'IGC-Santé : gardez l'une ou l'autre")
+
+
+def _bad(reason: str) -> Misconfigured:
+    return Misconfigured(reason, code="trust-roots")
+
+
+__all__ = ["TrustStore", "add_revocation_lists", "client_context", "load_trust", "server_context"]

@@ -1,0 +1,1 @@
+"""The PACS room: DIMSE, queries, retrieves."""

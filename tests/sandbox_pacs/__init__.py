@@ -1,0 +1,1 @@
+"""The sandbox PACS: sample studies, Orthanc, the embedded stand-in."""

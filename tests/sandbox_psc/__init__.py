@@ -1,0 +1,1 @@
+"""The Pro Sante Connect of the sandbox."""
