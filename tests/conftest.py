@@ -17,6 +17,11 @@ from drimbox.store import database, embedded
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_configure() -> None:
+    # The programs that tests start find the sources as the tests do, however pytest itself was started.
+    os.environ["PYTHONPATH"] = str(ROOT / "src")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--requirements", metavar="FILE", help="write docs/requirements.md to FILE from the tests' marks")
 

@@ -57,6 +57,36 @@ def _settings(path: Path) -> Settings:
         sys.exit(1)
 
 
+@main.group()
+def queue() -> None:
+    """The operator's queue: what could not be done, and why."""
+
+
+@queue.command("list")
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="the box's TOML file")
+@click.option("--all", "closed", is_flag=True, help="what is closed too")
+@click.option("--limit", default=50, show_default=True, help="lines at the most")
+def queue_list(path: Path, closed: bool, limit: int) -> None:
+    """List the queue, newest first."""
+    from drimbox.box.operator import listed
+
+    click.echo(listed(_settings(path), closed=closed, limit=limit))
+
+
+@queue.command("show")
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="the box's TOML file")
+@click.argument("number", type=int)
+def queue_show(path: Path, number: int) -> None:
+    """Show one line of the queue with its history."""
+    from drimbox.box.operator import shown
+
+    text = shown(_settings(path), number)
+    if text is None:
+        click.echo(f"Pas d'incident {number}.", err=True)
+        sys.exit(1)
+    click.echo(text)
+
+
 @main.command()
 @click.option("--state", type=click.Path(path_type=Path), default=HOME / "var" / "demo", help="folder of its state")
 @click.option(

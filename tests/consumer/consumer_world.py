@@ -28,6 +28,7 @@ from drimbox.foundation.errors import DrimboxError, IdentityMismatch, Refused, R
 from drimbox.foundation.http_client import HttpClient, Reply
 from drimbox.foundation.uids import new_uid
 from drimbox.identity.ins import Ins
+from drimbox.images.client import SourceState
 from drimbox.manifest.build import encode
 from drimbox.manifest.manifest import Manifest, ManifestSeries
 from drimbox.national.dmp.actor import Actor, VihfIdentity
@@ -271,6 +272,9 @@ class FakeSources:
         self.asked.append((retrieve_url, await token(), kos_uid))
         yield self._images(retrieve_url, ins, folder)
 
+    async def probe(self, retrieve_url: str, *, tls: ssl.SSLContext) -> SourceState:
+        return SourceState.ALIVE
+
     async def _images(self, retrieve_url: str, ins: Ins, folder: Path) -> AsyncIterator[Received]:
         for number, path in enumerate(self.series[retrieve_url]):
             if self.gate is not None:
@@ -315,11 +319,13 @@ class FakeHosts:
 
 
 def structure(identifier: str, name: str) -> ConsumerStructure:
-    def actor(identity: VihfIdentity) -> Actor:
-        # The doubles never sign: a certificate is not needed.
-        return Actor(identity, ssl.create_default_context(), None)  # type: ignore[arg-type]
+    # The doubles neither connect nor sign: empty contexts and no certificate are enough.
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    return ConsumerStructure(name, name, (identifier,), ssl.create_default_context(), actor)
+    def actor(identity: VihfIdentity) -> Actor:
+        return Actor(identity, tls, None)  # type: ignore[arg-type]
+
+    return ConsumerStructure(name, name, (identifier,), tls, actor)
 
 
 @dataclass

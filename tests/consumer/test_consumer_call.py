@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 from consumer_world import DOMINIQUE, TEST_OID
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drimbox.box.settings import ConsumerSection
@@ -235,6 +235,7 @@ def test_latin_letters_must_be_utf8() -> None:
     assert refused(body.encode()).parameter == "Patient.name.given"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 @example(b"=&=")
 @example(b"%=1")
@@ -244,6 +245,7 @@ def test_any_bytes_end_in_a_call_or_a_refusal(body: bytes) -> None:
         parse_call(body, environment="test", consent_values=VALUES)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([*NEW, "StudyDate", "Modality", "StudyInstanceUID", "AnatomicRegion", "Situation"]),
     st.text(st.characters(codec="utf-8"), min_size=6, max_size=60),

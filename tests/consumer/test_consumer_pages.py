@@ -290,7 +290,7 @@ async def test_the_practice_is_chosen_remembered_and_changed(site: Site, study: 
     assert list(site.folder.rglob("*.dcm")) == []
     bad = await browser.get(f"{call}/situation")
     for wrong in ("2", "-1", "x", ""):
-        assert (await browser.submit(bad, "/situation", situation=wrong)).status == 422
+        assert (await browser.submit(bad, "/situation", situation=wrong)).status == 403
 
 
 @pytest.mark.requirement("DB.CO.49", "D7")
@@ -668,9 +668,11 @@ async def test_two_browsers_and_many_tabs_are_never_mixed(site: Site, tmp_path: 
         own = Browser(browser.http, browser.origin, browser.tls, browser.cookies)
         page = await own.get(await site.call(patient))
         for _ in range(3):
+            page = await whole(own, page)
             shown = text_of(page)
             digits = re.sub(r"\s", "", shown)
             assert patient.matricule in digits
+            assert f"0{patients.index(patient) + 1}/01/2024" in shown
             assert patient.ipp in shown
             assert not any(p.matricule in digits for p in patients if p is not patient)
             images = await own.get(link(page, "Ouvrir les images"))
@@ -819,4 +821,20 @@ async def test_what_is_typed_by_a_caller_is_never_markup(site: Site) -> None:
     assert page.status == 200
     assert b"<script>alert" not in page.body.lower()
     assert b"<img src" not in page.body
-    assert len(html.fromstring(page.body).xpath("//script")) == 1
+    assert html.fromstring(page.body).xpath("//script[not(@src)]") == []
+
+
+@pytest.mark.requirement("IE.39", "DB.CO.65")
+async def test_only_true_inactivity_ends_a_session(site: Site) -> None:
+    site.hold(DOMINIQUE)
+    browser = site.browser()
+    await site.log_in(browser)
+    for _ in range(3):
+        site.clock.advance(25 * 60)
+        assert (await browser.send("POST", "/presence?actif=1", {})).status == 204
+    assert site.psc.refreshed == 3
+    for _ in range(2):
+        site.clock.advance(14 * 60)
+        assert (await browser.send("POST", "/presence", {})).status == 204
+    site.clock.advance(2 * 60)
+    assert (await browser.send("POST", "/presence", {})).status == 404

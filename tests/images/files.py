@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import data_store  # the package pydicom-data
@@ -31,6 +32,7 @@ def part10_files() -> list[Path]:
     return [p for p in found if p.open("rb").read(132)[128:] == b"DICM"]
 
 
+@cache
 def named(name: str) -> Path:
     """One of the packages' files by its name."""
     return next(p for folder in FOLDERS for p in folder.rglob(name))

@@ -22,6 +22,7 @@ from drimbox.images.accept import (
     takes_json,
     wanted_boundaries,
 )
+from drimbox.images.client import accept_header
 from drimbox.images.syntaxes import EXPLICIT_LE, FRENCH_PROFILE, JPEG_BASELINE, JPEG_LOSSLESS_SV1, JPEG_LS
 
 LOSSLESS_PROFILE = dict(zip(FRENCH_PROFILE, (0.9, 0.8, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.4), strict=True))
@@ -197,3 +198,18 @@ def test_a_named_syntax_outweighs_the_star_and_zero_forbids() -> None:
     )
     assert choose(wanted, [Offer(JPEG_LS, Work.NONE)]) is None
     assert choose(wanted, [Offer(JPEG_LS, Work.NONE), Offer(EXPLICIT_LE, Work.DECODE)]) is not None
+
+
+@pytest.mark.requirement("DB.CO.84", "DB.VI-CO.15", "D24")
+def test_accept_ranks_the_syntaxes_in_the_official_form() -> None:
+    text = accept_header(FRENCH_PROFILE)
+    assert text.startswith(
+        'multipart/related; type="application/dicom";transfer-syntax=1.2.840.10008.1.2.4.70;q=1;boundary=**,'
+    )
+    wanted = dicom_wanted(parse_accept([text]))
+    assert [w.syntax for w in wanted] == list(FRENCH_PROFILE)
+    assert [w.quality for w in wanted] == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    many = [w.quality for w in dicom_wanted(parse_accept([accept_header([f"1.2.{n}" for n in range(30)])]))]
+    assert many == sorted(many, reverse=True)
+    assert len(set(many)) == 30
+    assert min(many) > 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +19,8 @@ from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from world import INS, Box, Exam, another_ins, listening, make_exam, make_image, until
 
-from drimbox.foundation.errors import Refused, Rejected, Unavailable
+from drimbox.foundation.errors import Rejected, Unavailable
 from drimbox.foundation.http_client import HttpClient, Reply
-from drimbox.foundation.uids import new_uid
 from drimbox.images.accept import Policy
 from drimbox.images.header import read_header
 from drimbox.images.media import parse_media_type
@@ -35,7 +34,8 @@ from drimbox.images.syntaxes import (
     JPEG_LOSSLESS_SV1,
     JPEG_LS,
 )
-from drimbox.images.workers import WorkerPool
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ANY = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -170,6 +170,24 @@ async def test_who_is_let_in(
         assert ('error="invalid_token"' in reply.headers["www-authenticate"]) == (
             code in ("token-refused", "token-binding")
         )
+
+
+@pytest.mark.requirement("DB.SO.34")
+@pytest.mark.parametrize(("held", "status"), [(("99", "21"), 200), (("99",), 403), ((), 403)])
+async def test_a_profession_that_introspection_does_not_tell_is_asked_of_userinfo(
+    quiet_box: Box, http: HttpClient, tmp_path: Path, held: tuple[str, ...], status: int
+) -> None:
+    quiet_box.told_by_userinfo = {"unknown-profession": held}
+    async with listening(quiet_box) as box:
+        exam = box.add(make_exam(tmp_path, images=1))
+        headers = box.headers(exam) | {"Authorization": "Bearer unknown-profession"}
+        assert (await get(http, box, box.series_url(exam), headers)).status == status
+
+
+async def test_a_pacs_that_left_the_configuration_is_a_503(box: Box, http: HttpClient, tmp_path: Path) -> None:
+    exam = box.add(make_exam(tmp_path, images=1))
+    box.unknown_pacs = True
+    assert await refused(http, box, box.series_url(exam), box.headers(exam)) == (503, "pacs-unknown")
 
 
 async def test_a_box_that_is_not_listed_is_refused_before_anything_else(
@@ -454,7 +472,13 @@ async def test_a_caller_that_leaves_cancels_the_retrieve(box: Box, tmp_path: Pat
 async def test_a_caller_that_does_not_read_slows_the_pacs_down_and_is_cut_off(quiet_box: Box, tmp_path: Path) -> None:
     async with listening(quiet_box, limits=Limits(stall=1.0)) as box:
         exam = box.add(make_exam(tmp_path, images=400))
-        reader, writer = await asyncio.open_connection("localhost", box.port, ssl=box.keys.client(), limit=2**12)
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        narrow.connect(("127.0.0.1", box.port))
+        narrow.setblocking(False)
+        reader, writer = await asyncio.open_connection(
+            sock=narrow, ssl=box.keys.client(), server_hostname="localhost", limit=2**12
+        )
         writer.write(request_text(box, exam).encode())
         await reader.readuntil(b"\r\n\r\n")
         await until(lambda: box.accesses)
@@ -632,24 +656,3 @@ async def test_a_hostile_image_stops_its_own_request_only(box: Box, http: HttpCl
     assert bad.status in (200, 502)
     for reply in others:
         assert len(parts_of(reply.headers, reply.body)) == 3
-
-
-async def test_an_image_that_kills_its_decoder_is_an_error_for_its_caller_alone(
-    pool_of_workers: WorkerPool, tmp_path: Path
-) -> None:
-    exam = make_exam(tmp_path, images=1)
-    # A worker that is killed while it works: what a codec that crashes looks like from here.
-    await pool_of_workers.warm()
-
-    async def kill_all() -> None:
-        await asyncio.sleep(0.05)
-        await pool_of_workers.close()
-
-    fifo = tmp_path / "never-ends"
-    os.mkfifo(fifo)
-    killer = asyncio.create_task(kill_all())
-    with pytest.raises(Refused) as refused_:
-        await pool_of_workers.transcode(fifo, tmp_path / "out1", JPEG_LS)
-    await killer
-    assert refused_.value.code == "codec-crash"
-    await pool_of_workers.transcode(exam.instances[0].path, tmp_path / f"{new_uid()}.dcm", JPEG_LS)

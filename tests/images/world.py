@@ -11,6 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ from files import named
 from starlette.applications import Starlette
 
 from drimbox.foundation.clock import SystemClock
-from drimbox.foundation.errors import DrimboxError, Unavailable
+from drimbox.foundation.errors import DrimboxError, Misconfigured, Unavailable
 from drimbox.foundation.http_server import serving
 from drimbox.foundation.uids import new_uid
 from drimbox.identity.ins import Ins, key
 from drimbox.images.accept import Policy
-from drimbox.images.ports import Access
+from drimbox.images.ports import Access, ArchivedKos
 from drimbox.images.retrieval import Limits
 from drimbox.images.wado import wado_app
 from drimbox.images.workers import Transcoder
@@ -258,6 +259,7 @@ class Keys:
     peer: PemPair
     stranger: PemPair
 
+    @cache  # noqa: B019 - the keys live as long as the test run
     def client(self, pair: PemPair | None = None) -> ssl.SSLContext:
         chosen = pair or self.peer
         trust = load_trust([self.authority.roots], self.authority.revocation_lists)
@@ -304,6 +306,8 @@ class Box:
     accesses: list[Access] = field(default_factory=list)
     port: int = 0
     base: str = "/dicom-web-rs"
+    told_by_userinfo: Mapping[str, tuple[str, ...]] | None = None
+    unknown_pacs: bool = False
 
     def app(
         self, *, policy: Policy = Policy.LEAST_WORK, limits: Limits | None = None, max_parallel: int = 32
@@ -319,12 +323,22 @@ class Box:
         async def health() -> Mapping[str, bool]:
             return self.checks
 
+        async def professions_of(token: str) -> tuple[str, ...]:
+            assert self.told_by_userinfo is not None
+            return self.told_by_userinfo[token]
+
+        def choose(kos: ArchivedKos) -> Pacs:
+            if self.unknown_pacs:
+                raise Misconfigured("PACS inconnu", code="pacs-unknown")
+            return self.pacs
+
         return wado_app(
             base_path=self.base,
             archive=self.archive,
             read_manifest=read_manifest,
-            choose_source=lambda kos: self.pacs,
-            choose_finder=lambda kos: self.pacs,
+            choose_source=choose,
+            choose_finder=choose,
+            professions_of=professions_of if self.told_by_userinfo is not None else None,
             introspect=self.psc.introspect,
             whitelist=whitelist,
             professions=("10", "21"),

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from drimbox.pacs.dimse import command, pdu
+from drimbox.pacs.dimse import command, pdu, pdu_reader
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.dimse.message import cut
 
@@ -49,7 +49,7 @@ def accepting(syntax: str = "1.2.840.10008.1.2.1", result: int = 0, max_length: 
 
     def step(sock: socket.socket) -> None:
         _, body = read_pdu(sock)
-        asked = pdu.decode(pdu.PduType.ASSOCIATE_RQ, memoryview(body), limits())
+        asked = pdu_reader.decode(pdu.PduType.ASSOCIATE_RQ, memoryview(body), limits())
         assert isinstance(asked, pdu.AssociateRequest)
         answers = tuple(pdu.AnsweredContext(context.id, result, syntax) for context in asked.contexts)
         user = pdu.UserInformation(max_length, "1.2.3", "PARROT")

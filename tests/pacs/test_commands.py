@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pynetdicom import dimse_messages, dimse_primitives
 from pynetdicom.dsutils import decode as oracle_decode
 
-from drimbox.pacs.dimse import command, pdu, status
+from drimbox.pacs.dimse import command, pdu, pdu_reader, status
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.dimse.message import Fragment, MessageReader, ProtocolViolation, Received, cut
 from pacs import captures
@@ -44,7 +44,7 @@ commands = st.one_of(
 
 
 def only_value(capture: bytes) -> pdu.DataValue:
-    (value,) = pdu.decode_values(memoryview(capture)[6:])
+    (value,) = pdu_reader.decode_values(memoryview(capture)[6:])
     return value
 
 

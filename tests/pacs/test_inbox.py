@@ -150,6 +150,25 @@ def test_two_retrieves_of_one_instance_get_one_each(inbox: Inbox, studies: Path)
     assert one.got[0].path != two.got[0].path
 
 
+def test_what_is_just_coming_in_is_still_missing(inbox: Inbox, studies: Path) -> None:
+    reader = Reader(inbox, expectation(INSTANCES[0], study_uid=STUDY.study_uid))
+    landing = inbox.admit(offer(INSTANCES[0]))
+    assert reader.delivery.missing == [INSTANCES[0]]
+    assert not reader.delivery.wait_until_landed(0.05)
+    landing.path.write_bytes(image(studies).read_bytes())
+    landing.landed(StoredInstance(MR, INSTANCES[0], "1.2.840.10008.1.2.1", landing.path, 1))
+    assert reader.delivery.missing == []
+    assert reader.delivery.wait_until_landed(0.05)
+
+
+def test_what_is_cut_is_awaited_again(inbox: Inbox, studies: Path) -> None:
+    reader = Reader(inbox, of_b())
+    inbox.admit(offer(INSTANCES[0])).lost()
+    assert INSTANCES[0] in reader.delivery.missing
+    land(inbox, offer(INSTANCES[0]), image(studies))
+    assert len(reader.got) == 1
+
+
 def test_after_the_end_nothing_lands(inbox: Inbox, studies: Path) -> None:
     reader = Reader(inbox, of_b())
     late = inbox.admit(offer(INSTANCES[0]))

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom.fsm import TRANSITION_TABLE
 
-from drimbox.pacs.dimse import pdu
+from drimbox.pacs.dimse import pdu, pdu_reader
 from drimbox.pacs.dimse.limits import Limits
-from drimbox.pacs.dimse.machine import TABLE, Aborted, Indication, Released, State, UpperLayer, WrongState
+from drimbox.pacs.dimse.machine import Aborted, Indication, Released, UpperLayer, WrongState
+from drimbox.pacs.dimse.transitions import TABLE, State
 from pacs import captures
 
 USER = pdu.UserInformation(16384, "1.2.3", "TEST")
@@ -37,7 +38,7 @@ def sent(machine: UpperLayer) -> list[pdu.Pdu]:
     units = []
     while data:
         kind, length = pdu.HEADER.unpack_from(data)
-        units.append(pdu.decode(kind, memoryview(data)[6 : 6 + length], Limits()))
+        units.append(pdu_reader.decode(kind, memoryview(data)[6 : 6 + length], Limits()))
         data = data[6 + length :]
     return units
 
@@ -180,7 +181,7 @@ def test_a_long_pdu_is_refused_before_it_has_come() -> None:
     give(machine, REQUEST)
     machine.accept(ACCEPT)
     machine.output.clear()
-    assert machine.receive(memoryview(pdu.HEADER.pack(4, 1001))) == 6
+    assert machine.receive(memoryview(pdu.HEADER.pack(4, 1065))) == 6
     assert isinstance(sent(machine)[0], pdu.Abort)
 
 

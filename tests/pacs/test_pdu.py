@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom import pdu as oracle
 
-from drimbox.pacs.dimse import pdu
+from drimbox.pacs.dimse import pdu, pdu_reader
 from drimbox.pacs.dimse.limits import Limits
 from pacs import captures
 
@@ -66,7 +66,7 @@ pdus = st.one_of(
 def decoded(data: bytes) -> pdu.Pdu:
     kind, length = pdu.HEADER.unpack_from(data)
     assert length == len(data) - 6
-    return pdu.decode(kind, memoryview(data)[6:], LIMITS)
+    return pdu_reader.decode(kind, memoryview(data)[6:], LIMITS)
 
 
 def test_request_of_dcmtk() -> None:
@@ -122,7 +122,7 @@ _plain = pdu.UserInformation(16384, "1.2.3", "TEST", (pdu.Role("1.2.4", True, Fa
 @given(st.integers(0, 255), st.binary(max_size=400))
 def test_any_bytes_are_a_pdu_or_refused(kind: int, body: bytes) -> None:
     with suppress(pdu.InvalidPdu):
-        pdu.decode(kind, memoryview(body), LIMITS)
+        pdu_reader.decode(kind, memoryview(body), LIMITS)
 
 
 @given(requests, st.data())
@@ -133,7 +133,7 @@ def test_a_spoiled_request_is_read_or_refused(request: pdu.AssociateRequest, dat
     cut = data.draw(st.integers(0, len(body)))
     for spoiled in (bytes(body), bytes(body[:cut])):
         with suppress(pdu.InvalidPdu):
-            pdu.decode(1, memoryview(spoiled), LIMITS)
+            pdu_reader.decode(1, memoryview(spoiled), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_counts_are_limited(limits: Limits) -> None:
     contexts = tuple(pdu.ProposedContext(2 * i + 1, "1.2.3", ("1.2.4", "1.2.5")) for i in range(4))
     request = pdu.AssociateRequest("A", "B", contexts, _plain)
     body = memoryview(pdu.encode(request))[6:]
-    assert pdu.decode(1, body, LIMITS) == request
+    assert pdu_reader.decode(1, body, LIMITS) == request
     with pytest.raises(pdu.InvalidPdu, match="more than"):
-        pdu.decode(1, body, limits)
+        pdu_reader.decode(1, body, limits)
 
 
 @pytest.mark.parametrize("title", ["", "A" * 17])

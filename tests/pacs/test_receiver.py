@@ -20,7 +20,7 @@ import pytest
 from pynetdicom import AE, build_context
 
 from drimbox.foundation.errors import Misconfigured
-from drimbox.pacs.dimse import command, pdu, status, uids
+from drimbox.pacs.dimse import command, pdu, pdu_reader, status, uids
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.dimse.receiver import ReceiverSettings, StorageReceiver, receiving
 from drimbox.pacs.dimse.storage import StoredInstance, StoreOffer, StoreRefused
@@ -306,7 +306,7 @@ def raw(receiver: StorageReceiver, *, associated: bool = True) -> Iterator[socke
 def response(sock: socket.socket) -> command.Response:
     kind, body = read_pdu(sock)
     assert kind == pdu.PduType.DATA_TF
-    answer = command.decode(bytes(pdu.decode_values(memoryview(body))[0].data))
+    answer = command.decode(bytes(pdu_reader.decode_values(memoryview(body))[0].data))
     assert isinstance(answer, command.Response)
     return answer
 
@@ -422,7 +422,7 @@ def test_more_associations_than_allowed(shelf: Shelf) -> None:
             assert receiver.associations == 2
             third.sendall(request())
             kind, body = read_pdu(third)
-            assert pdu.decode(kind, memoryview(body), Limits()) == pdu.AssociateReject(2, 3, 2)
+            assert pdu_reader.decode(kind, memoryview(body), Limits()) == pdu.AssociateReject(2, 3, 2)
         until(lambda: receiver.associations == 0)
         with raw(receiver):
             assert receiver.associations == 1
@@ -433,7 +433,7 @@ def test_a_crowd_of_connections_is_cut_short(shelf: Shelf) -> None:
         crowd = [socket.create_connection(("127.0.0.1", receiver.port), timeout=20) for _ in range(30)]
         ended = 0
         for sock in crowd:
-            sock.settimeout(0.2)
+            sock.settimeout(0.05)
             with suppress(TimeoutError):
                 ended += sock.recv(1) == b""
             sock.close()

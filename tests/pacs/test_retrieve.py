@@ -18,7 +18,7 @@ from pynetdicom import AE, build_context
 
 from drimbox.foundation.errors import Busy, DrimboxError, IdentityMismatch, Rejected, Unavailable
 from drimbox.pacs import inbox as inboxes
-from drimbox.pacs.dimse import command, pdu, uids
+from drimbox.pacs.dimse import command, pdu, pdu_reader, uids
 from drimbox.pacs.dimse.receiver import ReceiverSettings, StorageReceiver, receiving
 from drimbox.pacs.inbox import Inbox, Pressure
 from drimbox.pacs.retrieve import PacsSeriesSource, StoredInstance
@@ -398,7 +398,7 @@ def echoing_move(done: command.Response) -> Callable[[socket.socket], None]:
 
     def step(sock: socket.socket) -> None:
         _, body = read_pdu(sock)
-        asked = command.decode(bytes(pdu.decode_values(memoryview(body))[0].data))
+        asked = command.decode(bytes(pdu_reader.decode_values(memoryview(body))[0].data))
         assert isinstance(asked, command.MoveRequest)
         read_pdu(sock)
         sock.sendall(message(replace(done, message_id=asked.message_id)))

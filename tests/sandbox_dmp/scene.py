@@ -17,7 +17,7 @@ from drimbox.foundation.uids import new_uid, new_uuid_urn, new_xml_id
 from drimbox.sandbox.dmp import Dmp, KnownPatient, KnownStructure, Policy, RecordStatus
 from drimbox.sandbox.dmp.answers import HttpAnswer
 from drimbox.sandbox.dmp.faults import FaultKind
-from drimbox.sandbox.dmp.soap import HttpRequest
+from drimbox.sandbox.dmp.packaging import HttpRequest
 from drimbox.sandbox.pki import Profile, TestAuthority
 from sandbox_dmp import metadata as md
 from sandbox_dmp.kos_files import kos_file

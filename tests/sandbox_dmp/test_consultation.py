@@ -62,7 +62,6 @@ def found(scene: Scene, reader: Caller, *more: tuple[str, str], query: str = FIN
     return uuids(scene.send(scene.query(reader, query, slots)))
 
 
-@pytest.mark.requirement("D1")
 def test_list_holds_the_report_of_the_ris_and_the_kos(scene: Scene, reader: Caller) -> None:
     kos = scene.published()[1]
     cda = scene.dmp.preload(report())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import pytest
-
 from drimbox.foundation.uids import new_uuid_urn
 from drimbox.foundation.xml import parse
 from drimbox.sandbox.dmp import Policy
@@ -17,7 +15,6 @@ from sandbox_dmp.refusals_registry import APPROVED, ARCHIVED, DELETED, DEPRECATE
 from sandbox_dmp.scene import LEGAL, PATIENT, STRUCTURE, Bends, Scene
 
 
-@pytest.mark.requirement("exam:E")
 def test_right_publication_is_accepted_in_mtom(scene: Scene) -> None:
     wire = scene.publication()
     answered = scene.send(wire)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from drimbox import __version__
 from drimbox.box import consumer, services, source
 from drimbox.box.settings import Settings
 from drimbox.box.structures import served
-from drimbox.foundation.errors import DrimboxError
+from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.record import logs
 from drimbox.record.audit import Actor, Event, Kind
 from drimbox.store import database, embedded
@@ -30,7 +31,7 @@ def main_box(settings: Settings) -> int:
     logs.configure(settings.box.log_level)
     try:
         settings.box.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _database(settings) as dsn:
+        with _alone(settings.box.state_dir), database_of(settings) as dsn:
             database.migrate(dsn)
             return uvloop.run(_run(settings, dsn))
     except DrimboxError as error:
@@ -42,8 +43,23 @@ def main_box(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def _database(settings: Settings) -> Iterator[str]:
-    """The site's own PostgreSQL when it gave one, else the embedded one."""
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the state folder: a box started twice by mistake would throw away the images that the first is serving.
+
+    Raises ``Misconfigured`` (``state-in-use``). A killed box lets go of it by dying.
+    """
+    with (state / "box.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            reason = f"Une DRIMbox tourne déjà avec le dossier {state} : une seconde ne peut pas s'en servir"
+            raise Misconfigured(reason, code="state-in-use") from None
+        yield
+
+
+@contextlib.contextmanager
+def database_of(settings: Settings) -> Iterator[str]:
+    """The DSN of the site's own PostgreSQL when it gave one, else of the embedded one, which may be running already."""
     file = settings.database.dsn_file
     if file is not None:
         yield file.read_text("utf-8").strip()

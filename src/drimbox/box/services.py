@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from drimbox import __version__
 from drimbox.box.settings import KeyPair, Settings
 from drimbox.foundation.clock import Clock, SystemClock
@@ -28,7 +30,8 @@ from drimbox.trust.watch import TrustWatch
 PRODUCT = "drimbox"
 _log = logging.getLogger(__name__)
 _TRUST_REFRESH = 300.0
-_WHITELIST_RETRY = 600.0
+# Seconds before a list that could not be had is asked for again: doubled each time, up to the last.
+_WHITELIST_RETRY = (5.0, 600.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,13 @@ async def _keep_trust(trust: TrustWatch) -> None:
 
 async def _keep_whitelist(settings: Settings, services: Services) -> None:
     """Fetch the signed list at the start and every day; a failure is tried again sooner (decision 16)."""
+    retry, longest = _WHITELIST_RETRY
     while True:
         try:
             await services.whitelist.refresh()
-            pause = settings.whitelist.refresh_hours * 3600
-        except DrimboxError as error:
-            _log.error("whitelist not refreshed: %s (%s)", error.reason, error.code)
-            pause = _WHITELIST_RETRY
+            pause, retry = settings.whitelist.refresh_hours * 3600, _WHITELIST_RETRY[0]
+        except (DrimboxError, psycopg.Error) as error:
+            told = f"{error.reason} ({error.code})" if isinstance(error, DrimboxError) else type(error).__name__
+            _log.error("whitelist not refreshed: %s", told)
+            pause, retry = retry, min(2 * retry, longest)
         await asyncio.sleep(pause)

@@ -114,6 +114,7 @@ def _routes(call_paths: Sequence[str]) -> list[Route]:
     return [
         *(Route(path, entry.receive, methods=["POST"]) for path in call_paths),
         Route("/", entry.home, methods=["GET"]),
+        Route("/presence", entry.presence, methods=["POST"]),
         Route("/entree/{ticket}", entry.enter, methods=["GET"]),
         Route("/appel/{call}", entry.show, methods=["GET"]),
         Route("/appel/{call}/information", entry.accept_notice, methods=["POST"]),

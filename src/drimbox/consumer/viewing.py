@@ -75,6 +75,7 @@ class SeriesImages:
         self._expected = frozenset(i.sop_instance_uid for i in series.instances)
         self._changed = asyncio.Event()
         self._started = self._ended = 0.0
+        self._bytes = 0
         self.state = State.WAITING
         self.failure: DrimboxError | None = None
 
@@ -91,7 +92,7 @@ class SeriesImages:
             state=self.state,
             received=len(self._images),
             expected=len(self._expected),
-            bytes=sum(image.size for image in self._images.values()),
+            bytes=self._bytes,
             seconds=0.0 if self.state is State.WAITING else (self._ended or now) - self._started,
             reason=self.failure.reason if self.failure else "",
             code=self.failure.code if self.failure else "",
@@ -151,6 +152,7 @@ class SeriesImages:
         """Nothing of the series is shown any more: what was received goes, above all if it was of another patient."""
         self.failure = error
         self._images.clear()
+        self._bytes = 0
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         self._ended = self._clock.monotonic()
         self._turn(State.FAILED)
@@ -164,6 +166,7 @@ class SeriesImages:
                     self._check(header)
                     metadata.write((b"," if self._images else b"[") + described)
                     self._images[header.sop_instance_uid] = Image(received.path, received.size, header)
+                    self._bytes += received.size
                     self._turn(State.RUNNING)
             missing = len(self._expected) - len(self._images)
             if missing:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from drimbox.consumer.app import BACKCHANNEL_PATH
 from drimbox.consumer.login import CALLBACK_PATH, GOODBYE_PATH
 from drimbox.consumer.viewer_files import install_viewer
 from drimbox.demo import sites
+from drimbox.demo.order import both, in_thread, together
 from drimbox.demo.places import Ports, ports
 from drimbox.demo.processes import Running, started
 from drimbox.foundation.http_client import HttpClient
@@ -73,25 +74,21 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
         config = _services(state, places)
         file = state / "services.json"
         file.write_text(config_to_json(config), "utf-8")
-        logs = state / "logs"
         services = await stack.enter_async_context(
-            started("bac à sable", ["sandbox", "--config", str(file)], log=logs / "sandbox.log")
+            started("bac à sable", ["sandbox", "--config", str(file)], log=state / "logs" / "sandbox.log")
         )
         national = endpoints_of(config)
-        say("Les PACS des deux sites démarrent…")
-        pacs_a = await _entered(stack, _pacs(state, "a", places.pacs_a, places.pacs_a_http, say, _nodes(places)))
-        pacs_b = await _entered(stack, _pacs(state, "b", places.pacs_b, places.pacs_b_http, say, ()))
-        say("Les DRIMbox des deux sites démarrent…")
+        say("Les PACS et les DRIMbox des deux sites démarrent…")
         sites.write_site_a(state / "site-a.toml", places, national)
         sites.write_site_b(state / "site-b.toml", places, national, viewer)
-        boxes = [
-            await stack.enter_async_context(
-                started(
-                    f"site {key}", ["run", "--config", str(state / f"site-{key}.toml")], log=logs / f"site-{key}.log"
-                )
-            )
-            for key in ("a", "b")
+        pacss = [
+            in_thread(_pacs(state, "a", places.pacs_a, places.pacs_a_http, say, _nodes(places))),
+            in_thread(_pacs(state, "b", places.pacs_b, places.pacs_b_http, say, ())),
         ]
+        # All start at once; the boxes stop first, for what they have in hand needs the PACSs.
+        (pacs_a, pacs_b), boxes = await both(
+            together(stack, *pacss), together(stack, *(_box(state, key) for key in ("a", "b")))
+        )
         authority = TestAuthority(config.state / "pki")
         await _information_systems(stack, places, authority)
         http = await stack.enter_async_context(HttpClient())
@@ -109,6 +106,11 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
         )
         (state / "endpoints.json").write_text(json.dumps(_addresses(mesh), indent=2, ensure_ascii=False), "utf-8")
         yield mesh
+
+
+def _box(state: Path, key: str) -> AbstractAsyncContextManager[Running]:
+    arguments = ["run", "--config", str(state / f"site-{key}.toml")]
+    return started(f"site {key}", arguments, log=state / "logs" / f"site-{key}.log")
 
 
 def _viewer(home: Path, say: Say) -> Path:
@@ -173,13 +175,6 @@ def _studies(state: Path, folder: Path) -> list[Path]:
     if not made.exists() or not folder.exists():
         return write_all(made)
     return sorted(made.rglob("*.dcm"))
-
-
-async def _entered(stack: AsyncExitStack, manager: AbstractContextManager[PacsPeer]) -> PacsPeer:
-    """Enter a blocking context manager in a thread; leave it in order with the others."""
-    peer = await asyncio.to_thread(manager.__enter__)
-    stack.push_async_callback(asyncio.to_thread, manager.__exit__, None, None, None)
-    return peer
 
 
 async def _information_systems(stack: AsyncExitStack, places: Ports, authority: TestAuthority) -> None:

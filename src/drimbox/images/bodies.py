@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +17,7 @@ from drimbox.images.multipart import Writer
 from drimbox.images.pixels import read_layout
 from drimbox.images.renditions import Renderer, Rendition
 from drimbox.images.syntaxes import DEFLATED_LE
+from drimbox.images.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Part(Protocol):
     def opening(self, *, first: bool) -> bytes:
         """What stands before it in the body."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Its bytes."""
 
     def ending(self) -> bytes:
@@ -90,7 +90,7 @@ class _DicomPart:
     def ending(self) -> bytes:
         return b"" if self.rendition.single else self.writer.delimiter()
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         return self.rendition.chunks()
 
     def discard(self) -> None:
@@ -108,7 +108,7 @@ class DicomBody:
     async def prepare(self, path: Path, instance_uid: str) -> _DicomPart:
         asked = self._asked
         if asked.target.frames:
-            await asyncio.to_thread(_check_frames, path, asked.target.frames)
+            await in_thread(_check_frames, path, asked.target.frames)
         rendition = await self._renderer.render(path, asked.wanted, asked.ins, one=asked.one)
         try:
             check_identity(rendition.header, asked.target, instance_uid)
@@ -140,7 +140,7 @@ class _JsonPart:
     def opening(self, *, first: bool) -> bytes:
         return b"[" if first else b","
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         yield self.content
 
     def ending(self) -> bytes:
@@ -158,7 +158,7 @@ class MetadataBody:
         self._renderer = renderer
 
     async def prepare(self, path: Path, instance_uid: str) -> _JsonPart:
-        check_identity(await asyncio.to_thread(_header, path), self._asked.target, instance_uid)
+        check_identity(await in_thread(_header, path), self._asked.target, instance_uid)
         return _JsonPart(await self._renderer.metadata(path, self._asked.ins))
 
     def headers(self, first: Part) -> dict[str, str]:

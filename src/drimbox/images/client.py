@@ -6,7 +6,6 @@ for, and carries the INS of the patient, before anyone hears of it.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -33,6 +32,7 @@ from drimbox.images.elements import mapped
 from drimbox.images.header import Header, check_ins, read_header
 from drimbox.images.media import KOS_HEADER, parse_media_type
 from drimbox.images.multipart import PartData, PartEnd, PartStart, Reader
+from drimbox.images.threads import in_thread
 
 _WRITE_BYTES = 2**20
 _PROBE_SECONDS = 10.0
@@ -177,7 +177,7 @@ class WadoClient:
             ):
                 yield images
         except IdentityMismatch:
-            await asyncio.to_thread(delivery.delete_all)
+            await in_thread(delivery.delete_all)
             raise
         except Unavailable as error:
             told = _source_failed(error)
@@ -185,7 +185,7 @@ class WadoClient:
                 raise
             raise told from error
         finally:
-            await asyncio.to_thread(delivery.close)
+            await in_thread(delivery.close)
 
     async def _received(self, answer: Stream, delivery: _Delivery) -> AsyncGenerator[FetchedInstance, None]:
         if answer.status != 200:
@@ -202,7 +202,7 @@ class WadoClient:
                     case PartData(data):
                         await delivery.write(data)
                     case PartEnd():
-                        yield await asyncio.to_thread(delivery.end)
+                        yield await in_thread(delivery.end)
         reader.close()
         if delivery.missing:
             raise Unavailable("La source n'a pas envoyé toutes les images annoncées", code="source-error")
@@ -245,7 +245,7 @@ class _Delivery:
             raise Refused("La source envoie plus que la taille permise", code="answer-size")
         self._pending += data
         if len(self._pending) >= _WRITE_BYTES:
-            await asyncio.to_thread(self._flush)
+            await in_thread(self._flush)
 
     def end(self) -> FetchedInstance:
         """The part is whole: is it what was asked for?"""

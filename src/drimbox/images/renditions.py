@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from drimbox.foundation.errors import Refused
 from drimbox.identity.ins import Ins
@@ -18,6 +16,7 @@ from drimbox.images.header import Header, Splice, read_header, read_meta, with_i
 from drimbox.images.offers import header_offers, offers
 from drimbox.images.pixels import read_layout
 from drimbox.images.syntaxes import DEFLATED_LE, NEVER_SENT
+from drimbox.images.threads import in_thread
 from drimbox.images.workers import Transcoder
 
 _CHUNK = 2**20
@@ -47,26 +46,20 @@ class Rendition:
     size: int
     temporary: bool
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the file, about a mebibyte at a time."""
-        file, chunk = await asyncio.to_thread(self._begin)
-        try:
+        # Unbuffered: the chunks are large.
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.rest)
+            chunk = self.head + await in_thread(file.read, _CHUNK)
             while chunk:
                 yield chunk
-                chunk = await asyncio.to_thread(file.read, _CHUNK)
-        finally:
-            file.close()
+                chunk = await in_thread(file.read, _CHUNK)
 
     def discard(self) -> None:
         """Delete what was made for this caller alone."""
         if self.temporary:
             self.path.unlink(missing_ok=True)
-
-    def _begin(self) -> tuple[BinaryIO, bytes]:
-        # Unbuffered: the chunks are large.
-        file = self.path.open("rb", buffering=0)
-        file.seek(self.rest)
-        return file, self.head + file.read(_CHUNK)
 
 
 class Renderer:
@@ -82,13 +75,13 @@ class Renderer:
 
         Raises ``NotAcceptable``, ``IdentityMismatch`` when the image names another INS, ``Refused`` when it is damaged.
         """
-        header, choice, change = await asyncio.to_thread(_plan, path, wanted, ins, self._policy, one)
+        header, choice, change = await in_thread(_plan, path, wanted, ins, self._policy, one)
         if change is not None:
-            return await asyncio.to_thread(_rendition, header, choice, change, path, False)
+            return await in_thread(_rendition, header, choice, change, path, False)
         target = self._scratch / f"{uuid.uuid4()}.dcm"
         await self._transcoder.transcode(path, target, choice.offer.syntax)
         try:
-            return await asyncio.to_thread(_spliced, header, choice, target, ins)
+            return await in_thread(_spliced, header, choice, target, ins)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -98,7 +91,7 @@ class Renderer:
         target = self._scratch / f"{uuid.uuid4()}.json"
         await self._transcoder.metadata(path, target, ins)
         try:
-            return await asyncio.to_thread(target.read_bytes)
+            return await in_thread(target.read_bytes)
         finally:
             target.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,9 +202,10 @@ class Retrieval(Response):
     async def _send_part(self, send: Send, part: Part, *, first: bool) -> None:
         try:
             pending = part.opening(first=first)
-            async for chunk in part.chunks():
-                await self._send(send, pending + chunk if pending else chunk)
-                pending = b""
+            async with aclosing(part.chunks()) as chunks:
+                async for chunk in chunks:
+                    await self._send(send, pending + chunk if pending else chunk)
+                    pending = b""
             if ending := part.ending():
                 await self._send(send, ending)
             self._record.instances += 1

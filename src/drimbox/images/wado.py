@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from drimbox.foundation.clock import Clock
-from drimbox.foundation.errors import Refused
+from drimbox.foundation.errors import DrimboxError, Refused
 from drimbox.images import capabilities
 from drimbox.images.accept import (
     ANY,
@@ -44,6 +44,8 @@ from drimbox.images.ports import (
     Journal,
     Professions,
     ReadManifest,
+    SeriesSource,
+    StudyFinder,
 )
 from drimbox.images.renditions import Renderer
 from drimbox.images.retrieval import HEADERS, Limits, Record, Retrieval, error_response, not_acceptable
@@ -99,7 +101,8 @@ def wado_app(
     their way, which nothing else uses; ``introspect`` is expected to remember for as long as decision 17 lets it;
     ``professions`` are the codes that may fetch (none: any may), ``professions_of`` finds those behind a token whose
     introspection tells none; ``journal`` is told of every request for images, refused ones too; ``health`` names what
-    works and what does not.
+    works and what does not; ``choose_source`` and ``choose_finder`` raise ``DrimboxError`` when no PACS is known for a
+    KOS any more.
     """
     service = _Service(
         gate=Gate(whitelist=whitelist, introspect=introspect, professions=professions, professions_of=professions_of),
@@ -176,6 +179,7 @@ async def _retrieve(
         if not wanted:
             raise not_acceptable(FRENCH_PROFILE)
         asked = Asked(target, kos.ins, await _expected(service, kos, target), wanted)
+        source, finder = _pacs(service, kos)
     except Denied as denied:
         record.denied(denied)
         await service.journal(record.access())
@@ -183,13 +187,21 @@ async def _retrieve(
     return Retrieval(
         asked,
         make_body(asked, ranges),
-        source=service.choose_source(kos),
-        finder=service.choose_finder(kos),
+        source=source,
+        finder=finder,
         slots=service.slots,
         limits=service.limits,
         record=record,
         journal=service.journal,
     )
+
+
+def _pacs(service: _Service, kos: ArchivedKos) -> tuple[SeriesSource, StudyFinder]:
+    """The PACS that holds the images of a KOS. Raises ``Denied`` (503) when there is none for it any more."""
+    try:
+        return service.choose_source(kos), service.choose_finder(kos)
+    except DrimboxError as error:
+        raise Denied(503, error.code, "Le PACS de cet examen n'est pas configuré") from error
 
 
 def _ranges(request: Request) -> tuple[Range, ...]:

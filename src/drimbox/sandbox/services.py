@@ -116,6 +116,7 @@ async def run_services(config: ServicesConfig, *, clock: Clock | None = None) ->
         if config.wallet_port is not None:
             await serve(provider, "psc-serveur", config.wallet_port, ClientCertificate.UNASKED)
         record = _dmp(config, authority, clock)
+        stack.callback(record.state.dmp.close)
         await serve(record, "dmp-serveur", config.dmp_port, ClientCertificate.REQUIRED)
         if config.view_port is not None:
             await serve(view_app(record.state.dmp), "dmp-serveur", config.view_port, ClientCertificate.UNASKED)

@@ -31,22 +31,31 @@
   };
 
   // OHIF asks for the headers of all series at once, and believes what it gets: each waits until its series is whole.
-  const patient = (loads) => {
+  // They start in the order of the exam, significant images first; OHIF would take the lowest series number.
+  const patient = async (unordered) => {
+    const order = ((await state())?.series ?? []).map((series) => series.uid);
+    const rank = (load) => order.indexOf(load.metadata.SeriesInstanceUID);
+    const loads = [...unordered].sort((one, other) => rank(one) - rank(other));
     const starters = loads.map((load) => async () => {
       if (!(await arrived(load.metadata.SeriesInstanceUID))) return [];
       return load.start();
     });
-    // What is shown first is the first series that comes at all.
-    const firstThatComes = async () => {
+    // What is shown first is the first series that comes at all. OHIF waits for every start before it shows anything:
+    // the others say at once that they have started, and are added to the list as they come.
+    const first = (async () => {
       for (const start of starters) {
         const instances = await start();
         if (instances.length) return instances;
       }
       return [];
+    })();
+    const later = (start) => () => {
+      first.then(() => pause(0)).then(start);
+      return Promise.resolve([]);
     };
     return loads.map((load, index) => ({
       metadata: load.metadata,
-      start: index === 0 ? firstThatComes : starters[index],
+      start: index === 0 ? () => first : later(starters[index]),
     }));
   };
 
@@ -63,7 +72,7 @@
             .createDataSource(configuration, servicesManager, manager);
           const metadata = source.retrieve.series.metadata;
           source.retrieve.series.metadata = async (options = {}) => {
-            const loads = patient(await metadata({ ...options, returnPromises: true }));
+            const loads = await patient(await metadata({ ...options, returnPromises: true }));
             if (options.returnPromises) return loads;
             await Promise.all(loads.map((load) => load.start()));
             return loads.map((load) => load.metadata);

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from drimbox.consumer import vocabulary
 from drimbox.consumer.call import Range
-from drimbox.consumer.consultation import Consultant, consultant
+from drimbox.consumer.consultation import Consultant, consultant, require_consent
 from drimbox.consumer.login import LoginDesk
 from drimbox.consumer.opening import Opener
 from drimbox.consumer.ports import AuditJournal, Dmp, Structures
@@ -93,9 +93,10 @@ def practice_of(session: Session, call: OpenCall) -> Practice | None:
 def ready(request: Request, session: Session, call: OpenCall) -> Consultant:
     """Who consults, once everything that comes first is done: login, notice, practice.
 
-    Raises ``LoginEnded`` or ``Gone`` when it is not: those pages lead back to the call's own page.
+    Raises ``Rejected`` (``no-consent``), ``LoginEnded`` or ``Gone`` when it is not; the call's own page then says more.
     """
     desk = desk_of(request)
+    require_consent(call.call)
     professional = session.professional
     if professional is None:
         raise LoginEnded

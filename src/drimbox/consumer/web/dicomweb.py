@@ -156,10 +156,10 @@ async def _image(request: Request) -> Image:
 
 def _multipart(parts: list[Frame]) -> Response:
     writer = Writer(choose_boundary())
-    body = bytearray()
+    body = bytearray(writer.delimiter())
     for part in parts:
         syntax = f"; transfer-syntax={part.transfer_syntax_uid}" if part.transfer_syntax_uid else ""
-        body += writer.opening({"Content-Type": f"{part.media_type}{syntax}"}) + part.body
+        body += writer.opening({"Content-Type": f"{part.media_type}{syntax}"}) + part.body + writer.delimiter()
     body += writer.closing()
     media_type = f'multipart/related; type="{parts[0].media_type}"; boundary={writer.boundary}'
     return Response(bytes(body), headers={"Content-Type": media_type})

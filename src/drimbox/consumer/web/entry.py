@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -42,8 +43,8 @@ async def receive(request: Request) -> Response:
         await desk.journal.write(None, failed(event, error))
         _log.warning("contextual call refused: %s", error.parameter if isinstance(error, CallRefused) else error.code)
         return _refusal(request, error)
+    await desk.journal.write(None, replace(event, patient=call.ins))
     ticket = desk.sessions.announce(call)
-    await desk.journal.write(None, event)
     return RedirectResponse(f"{desk.public_url}/entree/{ticket}", status_code=303)
 
 
@@ -143,6 +144,17 @@ def _refusal(request: Request, error: Refused) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         return page(request, "problem.html", status=400, title="Appel contextuel refusé", reason=error.reason, retry="")
     return PlainTextResponse(f"{error.reason}\n", status_code=400)
+
+
+async def presence(request: Request) -> Response:
+    """Is the session still there? ``actif`` says that the user did something since the last question (DB.CO.65)."""
+    session = session_of(request, active="actif" in request.query_params)
+    if session.professional is not None and "actif" in request.query_params:
+        try:
+            await session.professional.keep_alive()
+        except Unavailable:
+            _log.warning("Pro Santé Connect does not answer: the token was not refreshed")
+    return Response(status_code=204)
 
 
 async def home(request: Request) -> Response:

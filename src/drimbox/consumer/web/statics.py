@@ -18,9 +18,7 @@ from drimbox.consumer.web.policies import WORKER_POLICY
 PAGES = Path(__file__).parent.parent / "pages"
 _OURS = {
     "style.css": "text/css",
-    "exams.js": "text/javascript",
-    "viewer.js": "text/javascript",
-    "ohif.js": "text/javascript",
+    **dict.fromkeys(("exams.js", "ohif.js", "presence.js", "viewer.js"), "text/javascript"),
 }
 
 

@@ -163,8 +163,8 @@ class ClientAssociation:
 
     def cancel(self, sop_class: str, message_id: int) -> None:
         """C-CANCEL, from any thread; the operation still ends with a final answer."""
-        context_id, _ = self._context(sop_class)
-        with suppress(Unavailable, WrongState):
+        with suppress(Rejected, Unavailable, WrongState):
+            context_id, _ = self._context(sop_class)
             self._send(context_id, command.CancelRequest(message_id), None)
 
     def interrupt(self) -> None:

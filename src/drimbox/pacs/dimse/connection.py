@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from drimbox.pacs.dimse.machine import Indication, State, UpperLayer
+from drimbox.pacs.dimse.machine import Indication, UpperLayer
+from drimbox.pacs.dimse.transitions import State
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _LEAST_BUFFER = 1 << 20

@@ -36,7 +36,8 @@ def authorised(h: Hearing) -> str | None:
     return None if allowed else "autorisation de consultation absente ou expirée"
 
 
-ACCESS_RULES: tuple[Rule[Hearing], ...] = (record, is_open, blocked, authorised)
+RECORD_RULES: tuple[Rule[Hearing], ...] = (record, is_open)
+ACCESS_RULES: tuple[Rule[Hearing], ...] = (*RECORD_RULES, blocked, authorised)
 
 
 def is_author(h: Hearing, entry: StoredEntry) -> bool:

@@ -20,8 +20,8 @@ from drimbox.sandbox.dmp.answers import HttpAnswer
 from drimbox.sandbox.dmp.bench import KnownPatient, KnownStructure, Policy
 from drimbox.sandbox.dmp.bodies import bounded_body
 from drimbox.sandbox.dmp.faults import FaultKind, OrderedFault
+from drimbox.sandbox.dmp.packaging import HTTP_SIZE, HttpRequest
 from drimbox.sandbox.dmp.service import SERVICES, Dmp
-from drimbox.sandbox.dmp.soap import HTTP_SIZE, HttpRequest
 from drimbox.sandbox.dmp.view import view_routes
 from drimbox.sandbox.dmp.vocabulary import SERVICES_PATH
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from drimbox.foundation.xml import Builder, Element, parse
 from drimbox.sandbox.dmp import query_slots as q
 from drimbox.sandbox.dmp import vocabulary as v
-from drimbox.sandbox.dmp.access import ACCESS_RULES, is_visible
+from drimbox.sandbox.dmp.access import ACCESS_RULES, RECORD_RULES, is_visible
 from drimbox.sandbox.dmp.answers import Reply, registry_response
 from drimbox.sandbox.dmp.ebrim import RegistryObject, read_object, rim
 from drimbox.sandbox.dmp.hearing import Hearing
@@ -58,7 +58,7 @@ def query(hearing: Hearing) -> Reply:
     identifier = adhoc.get("id", "")
     if not hearing.vihf.reinforced and identifier != q.GET_DOCUMENTS:
         raise MODE.broken("consultation impossible en authentification indirecte simple")
-    judge(ACCESS_RULES if hearing.vihf.reinforced else ACCESS_RULES[:2], hearing)
+    judge(ACCESS_RULES if hearing.vihf.reinforced else RECORD_RULES, hearing)
     _check_patient(hearing, parameters)
     found = _FINDERS[identifier](hearing, parameters)
     if kind == "ObjectRef":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -27,12 +27,13 @@ from drimbox.sandbox.dmp.door import DOOR_RULES, Caller, no_certificate
 from drimbox.sandbox.dmp.faults import FaultKind, Faults
 from drimbox.sandbox.dmp.habilitations import authorise
 from drimbox.sandbox.dmp.hearing import Hearing
+from drimbox.sandbox.dmp.packaging import HttpRequest
 from drimbox.sandbox.dmp.patients import existence
 from drimbox.sandbox.dmp.preload import Published, preload
 from drimbox.sandbox.dmp.provide import provide
 from drimbox.sandbox.dmp.rules import Breach, Fault, judge, stated
 from drimbox.sandbox.dmp.schemas import load_schemas
-from drimbox.sandbox.dmp.soap import HttpRequest, Message, read_message
+from drimbox.sandbox.dmp.soap import Message, read_message
 from drimbox.sandbox.dmp.store import Store, Verdict
 from drimbox.sandbox.dmp.update import update
 from drimbox.sandbox.dmp.vihf import Presented, read_vihf
@@ -205,7 +206,7 @@ class _Trial:
         except Breach as breach:
             return self._refused(breach)
         if self._ordered is FaultKind.PARTIAL:
-            reply = _partial(reply)
+            _make_partial(reply)
         self.write("accepted" if self._ordered is None else f"ordered {self._ordered}")
         return answer(reply, self._message_id)
 
@@ -279,10 +280,8 @@ class _Trial:
         return answer(self._transaction.failed(registry_error(breach)), self._message_id)
 
 
-def _partial(reply: Reply) -> Reply:
-    """The same reply, saying PartialSuccess with one error, where it said Success."""
-    for element in reply.body.iter():
-        if element.get("status") == v.SUCCESS:
-            error = RegistryError("XDSRegistryError", "succès partiel commandé", "ORDERED.PARTIAL")
-            registry_response(v.PARTIAL, [error], wrapped=element)
-    return replace(reply)
+def _make_partial(reply: Reply) -> None:
+    """Let a reply say PartialSuccess with one error, where it says Success."""
+    for element in [e for e in reply.body.iter() if e.get("status") == v.SUCCESS]:
+        error = RegistryError("XDSRegistryError", "succès partiel commandé", "ORDERED.PARTIAL")
+        registry_response(v.PARTIAL, [error], wrapped=element)

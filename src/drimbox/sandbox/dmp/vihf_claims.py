@@ -26,7 +26,8 @@ _REQUIRED = (
 _TEXTS = frozenset(_REQUIRED) - {vihf.ROLE, vihf.PURPOSE}
 _CONTEXT_CLASS = re.compile(r"urn:oasis:names:tc:SAML:2\.0:ac:classes:[A-Za-z0-9]+")
 _SECTOR = re.compile(r"SA\d{2}\^" + re.escape(v.FACILITIES))
-_SPECIALITY = re.compile(r"[A-Z]{1,4}\d{1,4}")
+# SM26, SCD01, CEX22 of doctors; A, BA, GR, the sections of pharmacists.
+_SPECIALITY = re.compile(r"[A-Z]{1,4}\d{0,4}")
 
 
 @rule("VIHF.NAME_ID", v.INVALID_TOKEN)

@@ -92,7 +92,7 @@ def _nm_body(study: SampleStudy, series: SampleSeries) -> Iterator[Dataset]:
         dataset = _nm(study, series, index, "WHOLE BODY", detectors=[1])
         dataset.PixelSpacing = ["2.26", "2.26"]
         dataset.ScanVelocity, dataset.ScanLength = "1.67", "1899"
-        dataset.WindowCenter, dataset.WindowWidth = "60", "120"
+        dataset.WindowCenter, dataset.WindowWidth = "35", "70"
         yield _with_pixels(dataset, series, [image], bits=16)
 
 
@@ -106,7 +106,7 @@ def _nm_static(study: SampleStudy, series: SampleSeries) -> Iterator[Dataset]:
 
 
 def _nm_dynamic(study: SampleStudy, series: SampleSeries) -> Iterator[Dataset]:
-    frames = list(pixels.counting_frames(_NM_FRAMES, series.rows, study.number))
+    frames = list(pixels.dynamic_frames(_NM_FRAMES, series.rows, study.number))
     dataset = _nm(study, series, 1, "DYNAMIC", detectors=[1] * len(frames))
     dataset.FrameIncrementPointer = [Tag(0x00540010), Tag(0x00540020), Tag(0x00540030), Tag(0x00540100)]
     del dataset.ActualFrameDuration

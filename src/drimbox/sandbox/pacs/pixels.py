@@ -62,14 +62,21 @@ def body_views() -> Iterator[Pixels]:
 
 
 def counting_frames(count: int, rows: int, seed: int) -> Iterator[Pixels]:
-    """Head and neck of the same scan, counts building up from frame to frame, as a gamma camera sees them."""
-    scan = _bone_scan()
-    enlarged = _resized(scan[80:272, 38:230], rows)
+    """Head and neck of the same scan, counts building up from image to image, as a gamma camera sees them."""
+    rates = _head_and_neck(rows)
     rng = np.random.default_rng(seed)
-    total = np.zeros((rows, rows), dtype=np.float32)
+    total = np.zeros((rows, rows), dtype=np.int64)
     for _ in range(count):
-        total += rng.poisson(enlarged / 6.0)
+        total += rng.poisson(rates / 6.0)
         yield np.clip(total, 0, 65535).astype(np.uint16)
+
+
+def dynamic_frames(count: int, rows: int, seed: int) -> Iterator[Pixels]:
+    """The same region, one short frame after the other while the tracer is taken up."""
+    rates = _head_and_neck(rows)
+    rng = np.random.default_rng(seed)
+    for k in range(count):
+        yield rng.poisson(rates * (0.5 + 0.5 * k / count)).astype(np.uint16)
 
 
 def angiography_frames(count: int, rows: int, phase: float) -> Iterator[Bytes]:
@@ -110,6 +117,11 @@ def _bone_scan() -> Pixels:
     dataset = pydicom.dcmread(_opened(_shipped("data_store", "data", "JPEG-LL.dcm")))
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
     return np.asarray(imagecodecs.ljpeg_decode(frame), dtype=np.uint16)
+
+
+@cache
+def _head_and_neck(rows: int) -> Floats:
+    return _resized(_bone_scan()[80:272, 38:230], rows)
 
 
 @cache

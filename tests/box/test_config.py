@@ -1,0 +1,132 @@
+"""A configuration is checked whole: each mistake with its line and its remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from drimbox.box.config import ConfigMistakes, Mistake, load
+from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
+
+TEMPLATE = """[box]
+name = "a"
+
+[trust]
+roots = ["{roots}"]
+
+[[structures]]
+id = "s"
+name = "S"
+identifier = "1750803447"
+auth = {{ certificate = "{auth.certificate}", key = "{auth.key}" }}
+sign = {{ certificate = "{sign.certificate}", key = "{sign.key}" }}
+
+[[pacs]]
+id = "p"
+host = "127.0.0.1"
+port = 4242
+ae_title = "PACS"
+
+[source]
+[source.hl7]
+port = 2575
+[source.dicom]
+port = 11112
+[source.wado]
+port = 8443
+public_url = "https://db.example.test"
+tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
+
+[dmp]
+repository = "https://dmp.example.test/repository"
+registry = "https://dmp.example.test/registry"
+patients = "https://dmp.example.test/patients"
+habilitations = "https://dmp.example.test/habilitations"
+source_id = "1.2.3"
+
+[psc]
+discovery = "https://psc.example.test/d"
+client_id = "x"
+
+[whitelist]
+url = "https://list.example.test/l"
+"""
+
+
+@pytest.fixture
+def text(authority: TestAuthority) -> str:
+    def pair(profile: Profile, name: str) -> PemPair:
+        hosts = ("localhost",) if profile is Profile.SSL_SERV else ()
+        return authority.issue(profile, name, common_name="DRIMbox", unit="1750803447", organisation="S", hosts=hosts)
+
+    return TEMPLATE.format(
+        roots=authority.roots,
+        auth=pair(Profile.ORG_AUTH_CLI, "config-auth"),
+        sign=pair(Profile.ORG_SIGN, "config-sign"),
+        server=pair(Profile.SSL_SERV, "config-server"),
+    )
+
+
+def mistakes(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> tuple[Mistake, ...]:
+    file = tmp_path / "box.toml"
+    file.write_text(text, "utf-8")
+    try:
+        load(file, environment or {})
+    except ConfigMistakes as error:
+        return error.mistakes
+    return ()
+
+
+def line_of(text: str, part: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def test_a_right_configuration_loads(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(text.replace('name = "a"', 'name = "a"\nstate_dir = "state"'), "utf-8")
+    settings = load(file, {"DRIMBOX__PACS__0__PORT": "104", "DRIMBOX__BOX__LOG_LEVEL": "DEBUG"})
+    assert settings.box.state_dir == tmp_path / "state"
+    assert settings.pacs[0].port == 104
+    assert settings.box.log_level == "DEBUG"
+
+
+CASES = {
+    "a missing setting": ('\nsource_id = "1.2.3"', "", "[dmp]", "obligatoire"),
+    "a misspelt setting": ('ae_title = "PACS"', 'aetitle = "PACS"', "aetitle", "ae_title"),
+    "a port out of range": ("port = 4242", "port = 70000", "port = 70000", "65535"),
+    "text for a number": ("port = 2575", 'port = "abc"', 'port = "abc"', "nombre entier"),
+    "an address in the clear": ("https://psc", "http://psc", "http://psc", "https"),
+    "not an OID": ('"1.2.3"', '"1.02.3"', '"1.02.3"', "OID"),
+    "an unknown value": ('name = "a"', 'name = "a"\nenvironment = "prod"', '"prod"', "production"),
+    "a file that is not there": ("config-sign.key", "nowhere.key", "sign =", "nowhere.key"),
+    "the key of another certificate": ("config-sign.key", "config-auth.key", "sign =", "paire"),
+    "broken TOML": ("port = 2575", "port = = 2575", "port = =", "syntaxe"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_mistake_has_its_line_and_its_remedy(tmp_path: Path, text: str, name: str) -> None:
+    old, new, where, word = CASES[name]
+    assert old in text
+    broken = text.replace(old, new, 1)
+    found = mistakes(tmp_path, broken)
+    assert found, name
+    said = [m for m in found if m.line == line_of(broken, where)]
+    assert said, [str(m) for m in found]
+    assert any(word in str(m) for m in said), [str(m) for m in said]
+    assert all(m.remedy for m in found)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path, text: str) -> None:
+    broken = text.replace("port = 4242", "port = 0").replace('ae_title = "PACS"', 'ae_title = "A VERY LONG AE TITLE"')
+    assert {m.setting for m in mistakes(tmp_path, broken)} == {"pacs[0].port", "pacs[0].ae_title"}
+
+
+def test_a_structure_may_only_name_pacs_that_are_there(tmp_path: Path, text: str) -> None:
+    [mistake] = mistakes(tmp_path, text.replace('id = "s"', 'id = "s"\npacs = ["q"]'))
+    assert "q" in mistake.problem
+
+
+def test_a_file_that_is_no_toml_at_all(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "\x00")
+    with pytest.raises(ConfigMistakes):
+        load(tmp_path / "absent.toml", {})
