@@ -255,6 +255,7 @@ class FakeSources:
         self.asked: list[tuple[str, str, str]] = []
         self.delay = 0.0
         self.gate: asyncio.Event | None = None
+        self.held: set[str] = set()
 
     @asynccontextmanager
     async def fetch_series(
@@ -277,7 +278,7 @@ class FakeSources:
 
     async def _images(self, retrieve_url: str, ins: Ins, folder: Path) -> AsyncIterator[Received]:
         for number, path in enumerate(self.series[retrieve_url]):
-            if self.gate is not None:
+            if self.gate is not None and (not self.held or retrieve_url in self.held):
                 await self.gate.wait()
             await asyncio.sleep(self.delay)
             if number == len(self.series[retrieve_url]) // 2 and retrieve_url in self.failures:

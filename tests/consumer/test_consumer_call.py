@@ -124,7 +124,7 @@ def test_one_spelling_may_have_its_own_meaning() -> None:
     assert parse(fields | {"consent": "yes"}, consent_values=values).consent is Consent.YES
 
 
-@pytest.mark.requirement("DB.CO.48", "D7")
+@pytest.mark.requirement("DB.CO.48")
 @pytest.mark.parametrize("name", [n for n in NEW if n != "InformationEtConsentement"])
 def test_what_is_missing_is_named(name: str) -> None:
     assert refused({k: v for k, v in NEW.items() if k != name}).parameter == name
@@ -173,7 +173,7 @@ def test_what_is_given_twice_is_named_also_under_two_names() -> None:
         ("AnatomicRegion", ","),
     ],
 )
-@pytest.mark.requirement("DB.CO.48", "D7")
+@pytest.mark.requirement("DB.CO.48")
 def test_a_bad_value_is_refused_by_the_name_of_its_parameter(name: str, value: str) -> None:
     error = refused(NEW | {name: value})
     assert error.parameter == name

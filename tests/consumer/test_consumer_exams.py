@@ -107,7 +107,6 @@ def test_other_documents_are_left_out() -> None:
     assert exams(signature, report("2", "1.2", type_code=Coded("11490-0", "2.16.840.1.113883.6.1"))) == ()
 
 
-@pytest.mark.requirement("D6")
 def test_one_document_of_another_patient_discredits_the_answer() -> None:
     stranger = kos("2", "1.3", patient_id=Cx(SECOND.matricule, TEST_OID, "NH"))
     with pytest.raises(IdentityMismatch):

@@ -40,7 +40,7 @@ def professional(info: UserInfo, clock: FixedClock, psc: FakePsc | None = None) 
     return Professional(info, tokens, psc=psc, clock=clock)
 
 
-@pytest.mark.requirement("DB.CO.48", "D6")
+@pytest.mark.requirement("DB.CO.48")
 async def test_the_first_browser_owns_the_call(sessions: Sessions) -> None:
     ticket = sessions.announce(call_for())
     session, call = sessions.enter(ticket, None)
@@ -62,7 +62,6 @@ async def test_an_unopened_call_expires(sessions: Sessions, clock: FixedClock) -
         sessions.enter(ticket, None)
 
 
-@pytest.mark.requirement("IE.39")
 async def test_a_session_ends_when_idle_and_when_too_old(sessions: Sessions, clock: FixedClock) -> None:
     session, _ = sessions.enter(sessions.announce(call_for()), None)
     clock.advance(Limits().idle - 1)
@@ -120,7 +119,6 @@ async def test_calls_and_sessions_are_bounded(tmp_path: Path, clock: FixedClock)
         sessions.enter(sessions.announce(call_for()), None)
 
 
-@pytest.mark.requirement("D6")
 async def test_logging_in_renews_the_cookie_and_keeps_the_open_calls(sessions: Sessions, clock: FixedClock) -> None:
     session, call = sessions.enter(sessions.announce(call_for()), None)
     former = session.secret
@@ -130,7 +128,6 @@ async def test_logging_in_renews_the_cookie_and_keeps_the_open_calls(sessions: S
     assert call.id in session.calls
 
 
-@pytest.mark.requirement("D6")
 async def test_another_person_on_the_same_browser_finds_nothing_of_the_first(
     sessions: Sessions, clock: FixedClock
 ) -> None:

@@ -136,3 +136,16 @@ def test_a_deflate_bomb_is_not_unpacked() -> None:
 )
 def test_text_in_its_character_set(value: bytes, charset: str, text: str) -> None:
     assert elements.text(memoryview(value), charset) == text
+
+
+@given(
+    st.binary(max_size=30),
+    st.one_of(
+        st.text(max_size=20),
+        st.lists(st.sampled_from(["", "ISO 2022 IR 87", "ISO 2022 IR 149", "ISO_IR 192", "GB18030", "x"])).map(
+            "\\".join
+        ),
+    ),
+)
+def test_no_text_is_a_reason_to_fail(value: bytes, charset: str) -> None:
+    assert isinstance(elements.text(memoryview(value), charset), str)

@@ -21,7 +21,7 @@ from drimbox.pacs.site import Pacs, PacsLink
 from drimbox.pacs.study import Study
 from drimbox.sandbox.pacs import orthanc as debian
 from drimbox.sandbox.pacs.embedded import EmbeddedConfig, Faults, embedded_pacs
-from drimbox.sandbox.pacs.exams import ACCESSION_ISSUER, EXAMS, INSTANCE_ROOT, PATIENT_ISSUER, SampleStudy
+from drimbox.sandbox.pacs.exams import EXAMS, INSTANCE_ROOT, PATIENT_ISSUER, SampleStudy
 from drimbox.sandbox.pacs.peer import Destination, PacsPeer
 from pacs.conftest import free_port, pacs_of
 from pacs.parrot import accepting, message, parrot, read_one, wait_close
@@ -71,7 +71,7 @@ def check(study: Study | None, sample: SampleStudy) -> None:
     assert study.study_uid == sample.study_uid
     assert (study.patient_id, study.patient_id_issuer) == ("IPP101", PATIENT_ISSUER)
     assert (study.patient_name, study.birth_date, study.sex) == ("PAT-TROIS^DOMINIQUE", "19790328", "F")
-    assert (study.accession_number, study.accession_issuer) == (sample.accession_number, ACCESSION_ISSUER)
+    assert (study.accession_number, study.accession_issuer) == (sample.accession_number, sample.accession_issuer)
     assert (study.study_date, study.study_time) == ("20210108", "102500")
     assert (study.description, study.referring_physician) == (sample.description, "DOC0036790^KIT")
     assert study.modalities == (sample.modality,)

@@ -396,7 +396,7 @@ def test_a_sender_that_vanishes_leaves_nothing(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("dribble", [False, True], ids=["silent", "dribbling"])
-def test_who_is_too_slow_is_cut(dribble: bool, shelf: Shelf) -> None:
+def test_who_is_too_slow_is_cut(dribble: bool, shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
     slow = settings(idle_timeout=0.4, message_timeout=0.6)
     with receiving(slow, shelf) as receiver, raw(receiver) as sock:
         sock.sendall(message(store()))
@@ -407,7 +407,9 @@ def test_who_is_too_slow_is_cut(dribble: bool, shelf: Shelf) -> None:
                 sock.sendall(pdu.encode(pdu.Data((pdu.DataValue(1, False, False, b"xx"),))))
             kind, _ = read_pdu(sock)
         assert kind == pdu.PduType.ABORT
+        time.sleep(0.8)  # it stays, deaf: that is no reason to say it again and again
     assert shelf.files() == []
+    assert len([record for record in caplog.records if "aborted" in record.getMessage()]) == 1
 
 
 def test_who_connects_and_says_nothing_is_cut(shelf: Shelf) -> None:

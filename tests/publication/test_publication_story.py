@@ -100,6 +100,19 @@ async def test_a_visibility_changed_by_hand_in_the_dmp_is_kept(world: World) -> 
     assert world.dmp.standing(STUDY)[0].visibility == Visibility()
 
 
+@pytest.mark.requirement("D6")
+async def test_a_report_that_changes_the_visibility_undoes_what_was_changed_by_hand(world: World) -> None:
+    """Though it says what we published, it is not what the DMP shows."""
+    await world.run(letter_of())
+    world.dmp.standing(STUDY)[0].visibility = Visibility(masked_to_professionals=True)
+    changing = letter_of(control_id="M2", flags=frozenset({"DESTDMP", "MODIF_CONF_CODE"}))
+    assert await world.run(changing) is Outcome.PUBLISHED
+    assert world.dmp.standing(STUDY)[0].visibility == Visibility()
+    # Where the DMP does not tell, what we published is held for what it shows.
+    world.dmp.tells_visibility = False
+    assert await world.run(replace(changing, control_id="M3")) is Outcome.NOTHING
+
+
 @pytest.mark.requirement("DMP/CONF.03", "DB.SO.97", "exam:I")
 async def test_a_deletion_depublishes_and_the_archive_remembers(world: World) -> None:
     await world.run(letter_of())

@@ -17,6 +17,7 @@ from pathlib import Path
 from drimbox.demo import mesh as meshes
 from drimbox.demo import story
 from drimbox.demo.mesh import Mesh
+from drimbox.manifest.read import read_manifest
 from drimbox.sandbox.pacs import orthanc
 from drimbox.sandbox.ris import letters, wire
 from drimbox.sandbox.ris.exams import exam
@@ -68,6 +69,7 @@ async def _walks(mesh: Mesh, rounds: int) -> list[Row]:
     idle = _memory(mesh, "at rest")
     rows = [await _reports(mesh)]
     rows += await _images(mesh, rounds)
+    rows += await _series(mesh, rounds)
     return [*rows, *idle, *_memory(mesh, "after the walks")]
 
 
@@ -109,6 +111,45 @@ async def _images(mesh: Mesh, rounds: int) -> list[Row]:
             got = await asyncio.to_thread(orthanc.rest, mesh.pacs_a, "GET", f"/dicom-web/studies/{study}", None, 600)
             peer.values.append(len(got) / 1e6 / (time.monotonic() - begun))
     return [row for row in (first, whole, peer) if row.values]
+
+
+async def _series(mesh: Mesh, rounds: int) -> list[Row]:
+    """A whole series by WADO-RS, as another DRIMbox asks it: PACS -> source -> client, mutual TLS, nothing cached."""
+    first = Row("WADO-RS of 300 CT, first byte (not cached)", "s")
+    whole = Row("WADO-RS of 300 CT, PACS to client, mutual TLS", "MB/s")
+    study = exam(LARGE).studies[0]
+    kos_uid, address = await _published_series(mesh, study)
+    for _ in range(rounds):
+        asked = json.dumps({"user": story.LOGIN, "client_id": mesh.national.sites["b"].site.client_id}).encode()
+        headers = {"Content-Type": "application/json"}
+        reply = await mesh.http.send(
+            "POST", f"{mesh.national.psc_helpers}/token", tls=mesh.tls_b, headers=headers, body=asked
+        )
+        headers = {
+            "Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*',
+            "Authorization": f"Bearer {json.loads(reply.body)['access_token']}",
+            "KOS-SOPInstanceUID": kos_uid,
+        }
+        begun, size = time.monotonic(), 0
+        async with mesh.http.stream("GET", address, tls=mesh.tls_b, headers=headers) as answer:
+            if answer.status != 200:
+                raise story.Untrue(f"WADO-RS answered {answer.status}")
+            async for chunk in answer.chunks:
+                if not size:
+                    first.values.append(time.monotonic() - begun)
+                size += len(chunk)
+        whole.values.append(size / 1e6 / (time.monotonic() - begun))
+    return [first, whole]
+
+
+async def _published_series(mesh: Mesh, study: str) -> tuple[str, str]:
+    """The KOS of a study in the DMP, and the address of its first series."""
+    view = f"{mesh.national.dmp_view}/documents"
+    for document in json.loads((await mesh.http.send("GET", view, tls=mesh.tls)).body):
+        if document["mime"] == "application/dicom" and any(study in r for r in document["references"]):
+            kos = await mesh.http.send("GET", f"{view}/{document['unique_id']}", tls=mesh.tls)
+            return document["unique_id"], read_manifest(kos.body).series[0].retrieve_url
+    raise story.Untrue("the study is not in the DMP")
 
 
 def _memory(mesh: Mesh, when: str) -> list[Row]:

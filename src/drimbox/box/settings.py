@@ -119,7 +119,7 @@ class PacsSection(Section):
         "", description="OID of the issuer of its accession numbers, when its images name none"
     )
     patient_issuer: Oid = Field("", description="OID of the issuer of its patient numbers, when its images name none")
-    max_associations: int = Field(4, ge=1, le=64, description="associations that we open to it at once")
+    max_associations: int = Field(8, ge=1, le=64, description="associations that we open to it at once")
     connect_timeout: Seconds = Field(5, description="seconds to open a connection and an association")
     answer_timeout: Seconds = Field(30, description="seconds without any answer before we give up")
 
@@ -206,9 +206,6 @@ class SourceSection(Section):
     wado: WadoSection
     match_patient_name: bool = Field(
         True, description="the PACS's patient name must be the birth or the used name (decision 4)"
-    )
-    submission: Literal["one-per-kos", "one-per-report"] = Field(
-        "one-per-kos", description="KOS of one report in one submission set each, or all in one (decision 26)"
     )
 
 

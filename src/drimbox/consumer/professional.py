@@ -72,6 +72,11 @@ class Professional:
     def authenticated_at(self) -> dt.datetime:
         return self._tokens.authenticated_at
 
+    @property
+    def ended(self) -> bool:
+        """PSC no longer vouches for them, or they have left: nothing more may be done in their name."""
+        return self._ended
+
     def end(self) -> None:
         """No token is given out any more."""
         self._ended = True
@@ -89,9 +94,11 @@ class Professional:
             return self._tokens.access_token
 
     async def keep_alive(self) -> None:
-        """Refresh while the user works, before the refresh token itself dies (DB.CO.65)."""
+        """Refresh while the user works, before the refresh token itself dies (DB.CO.65). Raises as ``access_token``."""
         async with self._refreshing:
-            if not self._ended and self._clock.now() >= self._tokens.expires_at:
+            if self._ended:
+                raise LoginEnded
+            if self._clock.now() >= self._tokens.expires_at:
                 await self._refresh()
 
     async def _refresh(self) -> None:

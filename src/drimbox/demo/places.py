@@ -33,13 +33,13 @@ class Ports:
     dicom_client: int
 
 
-def ports(state: Path) -> Ports:
-    """The ports of this state folder: chosen once, kept with it, because published KOS name them."""
+def ports(state: Path, first: int = FIRST_PORT) -> Ports:
+    """The ports of this state folder: chosen once, from ``first`` on, and kept with it: published KOS name them."""
     file = state / "ports.json"
     if file.exists():
         return Ports(**json.loads(file.read_text("utf-8")))
     chosen: dict[str, int] = {}
-    candidate = FIRST_PORT
+    candidate = first
     for name in Ports.__dataclass_fields__:
         while not _free(candidate):
             candidate += 1

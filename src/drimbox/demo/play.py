@@ -14,6 +14,7 @@ from typing import Any
 from drimbox.demo import mesh as meshes
 from drimbox.demo import story
 from drimbox.demo.mesh import Mesh
+from drimbox.demo.narration import following
 from drimbox.demo.processes import NotStarted
 from drimbox.demo.visitor import Lost
 from drimbox.foundation.errors import DrimboxError
@@ -85,7 +86,8 @@ async def _mesh_and_story(options: Options, state: Path, stop: asyncio.Event) ->
         if options.once:
             return await _once(options, mesh, sorted(studies), timings)
         _print_addresses(mesh)
-        await stop.wait()
+        async with following((state / "logs" / "site-a.log", state / "logs" / "site-b.log"), say):
+            await stop.wait()
         say("Arrêt…")
     return 0
 

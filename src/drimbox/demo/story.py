@@ -88,42 +88,63 @@ class Opened:
     study_uid: str
 
 
-async def consult(mesh: Mesh, timings: Timings, say: Say, login: str = LOGIN) -> tuple[Visitor, Page]:
-    """From the contextual call to the list of exams; the visitor, and the page of the list."""
+async def consult(
+    mesh: Mesh, timings: Timings, say: Say, *, login: str = LOGIN, study_uid: str = ""
+) -> tuple[Visitor, Page]:
+    """From the contextual call (about one study if it is named) to the list of exams; the visitor, and that page."""
     visitor = Visitor(mesh.http, mesh.tls)
     say("Le RIS du site B appelle la DRIMbox (appel contextuel)…")
     with timings.of("contextual_call"):
-        page = await visitor.post(mesh.call_url, call_parameters(PATIENT_AT_B))
+        narrowed = {"StudyInstanceUID": study_uid} if study_uid else {}
+        page = await visitor.post(mesh.call_url, call_parameters(PATIENT_AT_B) | narrowed)
     say("Le radiologue s'identifie avec Pro Santé Connect…")
     with timings.of("login"):
         page = await visitor.follow(page, "Pro Santé Connect")
         if "/auth" in page.address:
             page = await visitor.press(page, "", user=login)
-    if "Choisir" in page.text and "situation" in page.address:
-        page = await visitor.press(page, "Choisir")
-    if "J’en ai pris connaissance" in page.text:
-        page = await visitor.press(page, "Continuer")
-    say("  identifié ; il a été informé de la traçabilité (DMP/AIRS.07).")
     with timings.of("list_of_exams"):
-        page = await visitor.get(page.address.split("?")[0].rstrip("/") + "/liste")
+        page = await _admitted(visitor, page, mesh.national.sites["b"].site.place.name)
+        say("  identifié ; il a été informé de la traçabilité (DMP/AIRS.07).")
         while 'aria-busy="true"' in page.body.decode("utf-8"):
-            await asyncio.sleep(0.05)
             page = await visitor.get(page.address)
     return visitor, page
 
 
+async def _admitted(visitor: Visitor, page: Page, place: str) -> Page:
+    """What is asked of a professional before the list: to take notice, then in which practice, if there are several."""
+    if "J’en ai pris connaissance" in page.text:
+        page = await visitor.press(page, "Continuer")
+    for choice in page.tree.xpath("//label[input[@name='situation']]"):
+        if place in choice.text_content():
+            return await visitor.press(page, "Choisir", situation=choice.find("input").get("value"))
+    return page
+
+
 async def open_exam(visitor: Visitor, listed: Page, study_uid: str, timings: Timings, say: Say) -> Opened:
-    """Open the images of the study from the list."""
-    links = [a.get("href") for a in listed.tree.xpath("//a[contains(@href, '/images/')]")]
-    say(f"Le DMP montre {len(links)} examen(s) avec images ; le radiologue ouvre celui du compte rendu…")
+    """Open the images of the study from the list; a call that named the study has opened them already."""
     with timings.of("viewer_page"):
+        if (opened := _in_viewer(visitor, await _read_warning(visitor, listed), study_uid)) is not None:
+            return opened
+        links = listed.tree.xpath("//a[contains(@href, '/images/')]/@href")
+        say(f"Le DMP montre {len(links)} examen(s) avec images ; le radiologue ouvre celui du compte rendu…")
         for link in links:
-            page = await visitor.get(urljoin(listed.address, link))
-            frame = page.tree.xpath("//iframe[contains(@src, 'StudyInstanceUIDs=')]/@src")
-            if frame and frame[0].endswith(f"StudyInstanceUIDs={study_uid}"):
-                base = urljoin(page.address, frame[0].partition("/viewer?")[0])
-                return Opened(visitor, page, f"{base}/dicomweb", study_uid)
-    raise Untrue("the study of the report is not among the exams found in the DMP")
+            page = await _read_warning(visitor, await visitor.get(urljoin(listed.address, link)))
+            if (opened := _in_viewer(visitor, page, study_uid)) is not None:
+                return opened
+    raise Untrue("l'examen du compte rendu n'est pas parmi ceux trouvés dans le DMP")
+
+
+async def _read_warning(visitor: Visitor, page: Page) -> Page:
+    """A document that is not shown to everyone is opened once the professional has read who must not see it."""
+    return await visitor.press(page, "J’ai compris") if "visibilité restreinte" in page.title else page
+
+
+def _in_viewer(visitor: Visitor, page: Page, study_uid: str) -> Opened | None:
+    for frame in page.tree.xpath("//iframe/@src"):
+        if frame.endswith(f"/viewer?StudyInstanceUIDs={study_uid}"):
+            base = urljoin(page.address, frame.partition("/viewer?")[0])
+            return Opened(visitor, page, f"{base}/dicomweb", study_uid)
+    return None
 
 
 async def fetch_all(opened: Opened, timings: Timings, say: Say) -> dict[str, bytes]:

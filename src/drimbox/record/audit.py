@@ -7,6 +7,7 @@ the hospital's own repository later; they are kept as rows of the table ``audit`
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from dataclasses import dataclass, fields, replace
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
@@ -20,6 +21,8 @@ from drimbox.record import logs
 from drimbox.record.masking import masked
 from drimbox.record.pseudonym import PatientKey
 from drimbox.store.database import Connection, Pool
+
+_log = logging.getLogger(__name__)
 
 
 class Action(StrEnum):
@@ -191,9 +194,11 @@ class Journal:
         row = self._row(event)
         if connection is not None:
             await connection.execute(_INSERT, row)
-            return
-        async with self._pool.connection() as own:
-            await own.execute(_INSERT, row)
+        else:
+            async with self._pool.connection() as own:
+                await own.execute(_INSERT, row)
+        # The journal itself is for those who may read it; that something happened, and how it ended, is for the log.
+        _log.info("%s, outcome %d", event.kind.name, event.outcome)
 
     async def search(self, search: Search, reader: Actor) -> tuple[Recorded, ...]:
         """The events that match, newest first, ``limit`` (1,000 at most) of them.

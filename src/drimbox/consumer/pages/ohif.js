@@ -30,32 +30,33 @@
     }
   };
 
-  // OHIF asks for the headers of all series at once, and believes what it gets: each waits until its series is whole.
-  // They start in the order of the exam, significant images first; OHIF would take the lowest series number.
+  // The series start in the order of the exam, significant images first; OHIF would take the lowest series number.
+  // What is shown first is the first series that comes at all: its headers are waited for where they are asked. OHIF
+  // waits for every start before it shows anything, so the others say at once that they have started; each asks for its
+  // headers once it is whole, lest they take all the connections of the browser, and is added to the list as it comes.
   const patient = async (unordered) => {
     const order = ((await state())?.series ?? []).map((series) => series.uid);
     const rank = (load) => order.indexOf(load.metadata.SeriesInstanceUID);
     const loads = [...unordered].sort((one, other) => rank(one) - rank(other));
-    const starters = loads.map((load) => async () => {
-      if (!(await arrived(load.metadata.SeriesInstanceUID))) return [];
-      return load.start();
-    });
-    // What is shown first is the first series that comes at all. OHIF waits for every start before it shows anything:
-    // the others say at once that they have started, and are added to the list as they come.
     const first = (async () => {
-      for (const start of starters) {
-        const instances = await start();
+      for (const load of loads) {
+        const instances = await load.start().catch(() => []);
         if (instances.length) return instances;
       }
       return [];
     })();
-    const later = (start) => () => {
-      first.then(() => pause(0)).then(start);
-      return Promise.resolve([]);
+    const later = async (load) => {
+      await first;
+      await pause(0);
+      if (await arrived(load.metadata.SeriesInstanceUID)) await load.start();
     };
     return loads.map((load, index) => ({
       metadata: load.metadata,
-      start: index === 0 ? () => first : later(starters[index]),
+      start: () => {
+        if (index === 0) return first;
+        later(load).catch(() => {});
+        return Promise.resolve([]);
+      },
     }));
   };
 

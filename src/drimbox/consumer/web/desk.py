@@ -98,7 +98,7 @@ def ready(request: Request, session: Session, call: OpenCall) -> Consultant:
     desk = desk_of(request)
     require_consent(call.call)
     professional = session.professional
-    if professional is None:
+    if professional is None or professional.ended:
         raise LoginEnded
     practice = practice_of(session, call)
     if practice is None or not professional.notice_accepted:

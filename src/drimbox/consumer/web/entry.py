@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from drimbox.consumer.call import MAX_CALL_BYTES, CallRefused, Consent, parse_call
 from drimbox.consumer.professional import LoginEnded, practice_named
-from drimbox.consumer.sessions import Gone, OpenCall, Session
+from drimbox.consumer.sessions import OpenCall, Session
 from drimbox.consumer.web import documents
 from drimbox.consumer.web.desk import (
     address_of,
@@ -127,9 +127,9 @@ def _practices(request: Request, session: Session, call: OpenCall) -> Response:
         raise LoginEnded
     situation = call.call.situation
     unknown = bool(situation) and practice_named(professional.info, situation) is None
-    return page(
-        request, "practices.html", session=session, call=call, practices=professional.info.practices, unknown=unknown
-    )
+    structures = desk_of(request).structures
+    offered = [(each, structures.of(each.structure_id) is not None) for each in professional.info.practices]
+    return page(request, "practices.html", session=session, call=call, offered=offered, unknown=unknown)
 
 
 async def _call_body(request: Request) -> bytes:
@@ -161,6 +161,4 @@ async def home(request: Request) -> Response:
     """The bare address: nothing to see without a call, the open patients otherwise."""
     desk = desk_of(request)
     session = desk.sessions.find(request.cookies.get(desk.cookie))
-    if request.url.path != "/":
-        raise Gone
     return page(request, "home.html", session=session, calls=list(session.calls.values()) if session else [])

@@ -14,6 +14,9 @@ STUDY_ROOT = "1.2.250.1.213.4.5.2.1"
 SERIES_ROOT = "1.2.250.1.213.4.5.2.2"
 INSTANCE_ROOT = "1.2.250.1.213.4.5.2.3"
 ACCESSION_ISSUER = "1.2.250.1.925.994044.27"
+# The official reports on these exams give their accession numbers under three different issuers, for one exam even in
+# turn: their images name none, as those of most PACSs.
+_WITHOUT_ISSUER = frozenset({102, 103, 105, 106, 107, 108, 110, 112, 114})
 ORDER_ISSUER = "1.2.250.1.748.12345678.12"
 PATIENT_ISSUER = "1.2.250.1.213.4.5.2.4"
 
@@ -68,6 +71,11 @@ class SampleStudy:
     @property
     def accession_number(self) -> str:
         return f"ACN{self.number}"
+
+    @property
+    def accession_issuer(self) -> str:
+        """Empty where the images name none."""
+        return "" if self.number in _WITHOUT_ISSUER else ACCESSION_ISSUER
 
     @property
     def placer_order_number(self) -> str:

@@ -14,7 +14,6 @@ from pydicom.uid import UID
 
 from drimbox.sandbox.pacs import pixels
 from drimbox.sandbox.pacs.exams import (
-    ACCESSION_ISSUER,
     EXPLICIT,
     IMPLICIT,
     JPEG_BASELINE,
@@ -203,7 +202,8 @@ def _base(study: SampleStudy, series: SampleSeries, index: int, sop_class: str) 
 
 def _order(dataset: Dataset, study: SampleStudy) -> None:
     dataset.AccessionNumber = study.accession_number
-    dataset.IssuerOfAccessionNumberSequence = [_issuer(ACCESSION_ISSUER)]
+    if study.accession_issuer:
+        dataset.IssuerOfAccessionNumberSequence = [_issuer(study.accession_issuer)]
     dataset.PlacerOrderNumberImagingServiceRequest = study.placer_order_number
 
 

@@ -1,0 +1,151 @@
+"""Reports in at site A, images out at site B: the official exams on the real mesh."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from mesh_world import APPROVED, NOW, World, control, document_of, official, with_document
+
+from drimbox.demo import story
+from drimbox.manifest.read import read_manifest
+from drimbox.sandbox.ris import letters, wire
+from drimbox.sandbox.ris.exams import exam
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
+
+STUDY = "1.2.250.1.213.4.5.2.1."
+
+
+@pytest.mark.requirement("DB.SO.03", "DB.SO.11", "DB.CO.48", "D23", "exam:E")
+async def test_the_story_of_exam_e(world: World) -> None:
+    timings = story.Timings()
+    await story.send_report(world.mesh, None, timings, world.said.append)
+    await story.published(world.mesh, {f"{STUDY}105"}, timings, world.said.append)
+    assert len(await world.seen(f"{STUDY}105")) == 26
+    assert timings.steps["ack_to_kos"] < 10
+
+
+@pytest.mark.requirement("DB.SO.11", "D2", "D23")
+@pytest.mark.parametrize(
+    ("letter", "images"),
+    [
+        pytest.param("A", (300,), id="A, 300 CT"),
+        pytest.param("B", (20,), id="B, MR"),
+        pytest.param("C", (48,), id="C, JPEG lossless"),
+        pytest.param("D", (24,), id="D, implicit VR"),
+        pytest.param("F", (12, 10), id="F, two studies"),
+        pytest.param("H", (20,), id="H, JPEG-LS"),
+        pytest.param("N", (2,), id="N, JPEG baseline"),
+    ],
+)
+async def test_each_exam_is_one_current_kos_and_its_images_are_the_pacs_s(
+    world: World, letter: str, images: tuple[int, ...]
+) -> None:
+    for study, expected in zip(await world.publish(letter), images, strict=True):
+        kos = await world.published(study)
+        content = await world.mesh.http.send(
+            "GET", f"{world.mesh.national.dmp_view}/documents/{kos['unique_id']}", tls=world.mesh.tls
+        )
+        manifest = read_manifest(content.body)
+        assert manifest.kos_uid == kos["unique_id"]
+        received = await world.seen(study)
+        assert len(received) == expected
+        assert set(received) == {i.sop_instance_uid for s in manifest.series for i in s.instances}
+        assert await world.incidents(study) == []
+
+
+@pytest.mark.requirement("DB.SO.03", "D2", "exam:E")
+@pytest.mark.parametrize("carrier", ["CR_E-ORU.hl7", "CR_E-MDM.hl7"])
+async def test_exam_e_by_either_official_message(world: World, samples: Path, carrier: str) -> None:
+    await world.publish("E")
+    await world.accepted(official(samples / "hl7v2" / carrier))
+    await world.at_rest(f"{STUDY}105")
+    kos = await world.published(f"{STUDY}105")
+    # Both official messages hide the report from the patient and from the legal representatives.
+    assert "INVISIBLE_PATIENT" in kos["confidentiality"]
+    assert await world.incidents(f"{STUDY}105") == []
+    assert len(await world.seen(f"{STUDY}105")) == 26
+
+
+@pytest.mark.requirement("DB.SO.97", "D6", "exam:G")
+async def test_an_updated_report_replaces_its_kos(world: World, samples: Path) -> None:
+    study = f"{STUDY}108"
+    await world.accepted(official(samples / "hl7v2" / "CR_G1-ORU.hl7"))
+    first = await world.published(study)
+    assert "INVISIBLE_PATIENT" in first["confidentiality"]
+    await world.accepted(official(samples / "hl7v2" / "CR_G1_MAJ-ORU.hl7"))
+    await world.at_rest(study)
+    second = await world.published(study)
+    assert second["unique_id"] != first["unique_id"]
+    assert "INVISIBLE_PATIENT" not in second["confidentiality"]
+    statuses = {d["unique_id"]: d["status"] for d in await world.kos(study, current=False)}
+    assert statuses[first["unique_id"]] != APPROVED
+    assert await world.incidents(study) == []
+    await world.seen(study)
+
+
+@pytest.mark.requirement("DB.SO.16", "D4", "exam:K")
+async def test_the_official_message_of_exam_k(world: World, samples: Path) -> None:
+    """Byte exact, 833 kB, the INS alone in PID-3; its report gives another patient number than the PACS's."""
+    study, message = f"{STUDY}112", (samples / "hl7v2" / "PFI_ORU_R01_K.hl7").read_bytes()
+    await world.accepted(message)
+    await world.at_rest(study)
+    assert [i["code"] for i in await world.incidents(study)] == ["pacs-ipp"]
+    assert await world.kos(study, current=False) == []
+    # The same with the number under which the PACS knows the patient: published, and the matter is closed.
+    number = b'extension="IPP101" root="1.2.250.1.213.4.5.2.4"'
+    document = document_of(message).replace(b'extension="1234567890121" root="1.2.3.4.567.8.9.10"', number)
+    await world.accepted(with_document(message, document).replace(b"|id|P|", f"|{control()}|P|".encode()))
+    await world.at_rest(study)
+    await world.published(study)
+    assert await world.incidents(study) == []
+    await world.seen(study)
+
+
+@pytest.mark.requirement("DB.SO.12", "D3", "exam:F")
+async def test_the_official_report_on_two_studies(world: World, samples: Path) -> None:
+    """Each study has its own KOS, with the order and the accession number of that study."""
+    carrier = official(samples / "hl7v2" / "CR_E-ORU.hl7")
+    await world.accepted(with_document(carrier, (samples / "cda" / "CR_F.xml").read_bytes()))
+    for number in ("106", "107"):
+        kos = await world.published(f"{STUDY}{number}")
+        references = [r.split("^")[0] for r in kos["references"]]
+        assert f"ACN{number}" in references
+        assert {"ACN106": "ACN107", "ACN107": "ACN106"}[f"ACN{number}"] not in references
+        await world.seen(f"{STUDY}{number}")
+
+
+@pytest.mark.requirement("exam:I")
+async def test_a_depublication_takes_the_kos_away(world: World, samples: Path) -> None:
+    study = f"{STUDY}110"
+    carrier = official(samples / "hl7v2" / "CR_E-ORU.hl7")
+    await world.accepted(with_document(carrier, (samples / "cda" / "CR_I.xml").read_bytes()))
+    await world.published(study)
+    await world.accepted(official(samples / "hl7v2" / "CR_I_Depublication-ORU.hl7"))
+    await world.at_rest(study)
+    assert await world.kos(study) == []
+    assert await world.incidents(study) == []
+    with pytest.raises(story.Untrue):
+        await world.opened(study)
+
+
+@pytest.mark.requirement("DB.SO.35", "DB.CO.59")
+async def test_visitors_at_once_each_get_their_own_images(world: World) -> None:
+    """Several radiologists open different exams at the same moment; every image is compared with its own original."""
+    studies = [study for letter in "BCDFHN" for study in await world.publish(letter)]
+    counts = [len(images) for images in await asyncio.gather(*map(world.seen, studies))]
+    assert counts == [20, 48, 24, 12, 10, 20, 2]
+
+
+@pytest.mark.requirement("DB.SO.03")
+async def test_many_reports_at_once(world: World) -> None:
+    """Reports from several connections of the RIS, each published once."""
+    reports = [letters.oru(letters.Letter(exam(letter), control()), NOW) for letter in "JLOPQRTUVWYZ"]
+    answers = await asyncio.gather(*(world.send(report) for report in reports))
+    assert [wire.verdict(answer) for [answer] in answers] == ["AA"] * len(reports)
+    for letter in "JLOPQRTUVWYZ":
+        for study in exam(letter).studies:
+            await world.published(study)
+            assert len(await world.kos(study, current=False)) == 1
