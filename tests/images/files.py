@@ -29,10 +29,15 @@ def part10_files() -> list[Path]:
         for p in sorted(folder.rglob("*"))
         if p.is_file() and not _LEFT_OUT.search(p.name) and p.stat().st_size < 2**22
     ]
-    return [p for p in found if p.open("rb").read(132)[128:] == b"DICM"]
+    return [p for p in found if _is_part10(p)]
 
 
 @cache
 def named(name: str) -> Path:
     """One of the packages' files by its name."""
     return next(p for folder in FOLDERS for p in folder.rglob(name))
+
+
+def _is_part10(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 from drimbox.demo import story
 from drimbox.demo.mesh import PATIENT_AT_B, Mesh
 from drimbox.demo.visitor import Page, Visitor
+from drimbox.sandbox.pki import TestAuthority
 from drimbox.sandbox.ris import letters, wire
 from drimbox.sandbox.ris.app import call_parameters
 from drimbox.sandbox.ris.exams import exam
@@ -97,6 +98,15 @@ class World:
                 await self.published(study)
         return known.studies
 
+    async def swept(self) -> bool:
+        """Is no image on the disk of site A's box?"""
+        try:
+            folders = [self.mesh.state / "a" / name for name in ("spool", "scratch")]
+            return not [p for folder in folders for p in folder.rglob("*") if p.is_file() and p.name != ".lock"]
+        except FileNotFoundError:
+            # A folder went while it was looked into.
+            return False
+
     # --- the DMP ------------------------------------------------------------------------------------------------------
 
     async def documents(self) -> list[dict[str, Any]]:
@@ -160,6 +170,23 @@ class World:
         return call_parameters(PATIENT_AT_B) | more
 
     # --- anyone -------------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        """``endpoints.json``: what any outside client is told."""
+        told: dict[str, Any] = json.loads((self.mesh.state / "endpoints.json").read_text("utf-8"))
+        return told
+
+    @property
+    def authority(self) -> TestAuthority:
+        """The test PKI of the mesh."""
+        return TestAuthority(self.mesh.state / "national" / "pki")
+
+    def original(self, sop_instance_uid: str) -> bytes:
+        """The image as it was given to site A's PACS: the same octets, whatever the PACS makes of them."""
+        study, series, number = re.fullmatch(r".*\.(\d+)\.(\d+)\.3(\d+)", sop_instance_uid).groups()  # type: ignore[union-attr]
+        [path] = (self.mesh.state / "samples").glob(f"*/{study}/{series}/I{number}.dcm")
+        return path.read_bytes()
 
     async def token(self, login: str = story.LOGIN, tls: ssl.SSLContext | None = None) -> str:
         """An access token of Pro Santé Connect, bound to the certificate that is shown (site B's by default)."""

@@ -106,6 +106,7 @@ async def _images(
     sources = {name: PacsSeriesSource(link, desk, section.dicom.ae_title) for name, link in links.items()}
     finders = {name: PacsStudyFinder(link) for name, link in links.items()}
     transcoder = await stack.enter_async_context(worker_pool())
+    await transcoder.warm()
     scratch = state / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700)
@@ -114,6 +115,11 @@ async def _images(
         if kos.pacs not in links:
             raise Misconfigured(f"Le PACS {kos.pacs} du KOS n'est plus dans la configuration", code="pacs-unknown")
         return kos.pacs
+
+    async def professions_of(token: str) -> frozenset[str]:
+        """Where the introspection does not tell the profession, PSC's own page on the user does."""
+        info = await services.psc.userinfo(token)
+        return frozenset(practice.profession.code for practice in info.practices)
 
     async def journal(access: Access) -> None:
         await services.journal.write(None, event_of(access))
@@ -132,6 +138,7 @@ async def _images(
         transcoder=transcoder,
         scratch=scratch,
         clock=services.clock,
+        professions_of=professions_of,
         max_parallel=section.wado.max_parallel,
     )
     tls = services.trust.enrol(server_context(credential(section.wado.tls), services.trust.trust))

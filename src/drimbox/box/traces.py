@@ -6,13 +6,17 @@ from cryptography import x509
 
 from drimbox.images.ports import Access
 from drimbox.record.audit import Actor, Event, Kind, Object, Outcome, Thing
+from drimbox.trust.names import written
 
 _SECURITY = {401: Kind.TOKEN_REFUSED, 403: Kind.NODE_REFUSED}
+# A known box whose user's profession may not fetch images: an access refused, no attack on the circle of trust.
+_ACCESS_REFUSED = frozenset({"profession-refused"})
 
 
 def event_of(access: Access) -> Event:
     """The event of one access; its outcome says how it ended, never whose images they were."""
-    kind = _SECURITY.get(access.status, Kind.IMAGES_SERVED) if access.code else Kind.IMAGES_SERVED
+    refused = bool(access.code) and access.code not in _ACCESS_REFUSED
+    kind = _SECURITY.get(access.status, Kind.IMAGES_SERVED) if refused else Kind.IMAGES_SERVED
     actor = Actor(
         person=access.national_id,
         profession=access.profession,
@@ -27,6 +31,8 @@ def event_of(access: Access) -> Event:
         (Thing.KOS, access.kos_uid),
     )
     detail = f"{access.instances} images, {access.bytes_sent} octets, {access.seconds:.3f} s"
+    if access.first_seconds is not None:
+        detail += f", première image {access.first_seconds:.3f} s, {' '.join(access.syntaxes)}"
     objects = tuple(Object(thing, uid, detail if thing is Thing.STUDY else "") for thing, uid in named if uid)
     return Event(
         kind,
@@ -46,4 +52,4 @@ def _outcome(access: Access) -> Outcome:
 
 
 def _subject(certificate: bytes | None) -> str:
-    return x509.load_der_x509_certificate(certificate).subject.rfc4514_string() if certificate else ""
+    return written(x509.load_der_x509_certificate(certificate).subject) if certificate else ""
