@@ -6,15 +6,19 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from drimbox.box.archive_commands import archive
+
 if TYPE_CHECKING:
     from drimbox.box.settings import Settings
 
 HOME = Path(os.environ.get("DRIMBOX_HOME", Path.cwd()))
+_CONFIG = click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="the box's TOML file")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +62,26 @@ def _settings(path: Path) -> Settings:
 
 
 @main.group()
+def viewer() -> None:
+    """The OHIF viewer's files."""
+
+
+@viewer.command("install")
+@click.option("--folder", type=click.Path(path_type=Path), default=HOME / "var" / "viewer", help="where they go")
+def viewer_install(folder: Path) -> None:
+    """Fetch the pinned viewer from npm and check it; nothing is done when it is there already."""
+    from drimbox.consumer.viewer_files import install_viewer
+    from drimbox.foundation.errors import DrimboxError
+
+    try:
+        fresh = install_viewer(folder)
+    except DrimboxError as error:
+        click.echo(error.reason, err=True)
+        sys.exit(1)
+    click.echo(f"Visionneuse {'installée' if fresh else 'déjà présente'} dans {folder}")
+
+
+@main.group()
 def queue() -> None:
     """The operator's queue: what could not be done, and why."""
 
@@ -87,6 +111,140 @@ def queue_show(path: Path, number: int) -> None:
     click.echo(text)
 
 
+@queue.command("retry")
+@_CONFIG
+@click.argument("number", type=int)
+def queue_retry(path: Path, number: int) -> None:
+    """Try one line of the queue again, now."""
+    from drimbox.box.operator import retried
+
+    _say(lambda: retried(_settings(path), number))
+
+
+@queue.command("resync")
+@_CONFIG
+@click.argument("number", type=int)
+def queue_resync(path: Path, number: int) -> None:
+    """Bring the study of one line of the queue in accordance with PACS and DMP."""
+    from drimbox.box.operator import resynced
+
+    _say(lambda: resynced(_settings(path), number))
+
+
+@queue.command("discard")
+@_CONFIG
+@click.argument("number", type=int)
+@click.option("--reason", required=True, help="why: kept in the history, without health data")
+def queue_discard(path: Path, number: int, reason: str) -> None:
+    """File one line of the queue without follow-up."""
+    from drimbox.box.operator import discarded
+
+    _say(lambda: discarded(_settings(path), number, reason))
+
+
+@main.group()
+def account() -> None:
+    """The accounts of the operator's console."""
+
+
+@account.command("add")
+@_CONFIG
+@click.argument("login")
+@click.option("--name", required=True, help="first name and name of the person")
+@click.option("--role", "roles", multiple=True, help="operateur, administrateur, lecture-messages; several times")
+@click.option("--national-id", default="", help="national id (8 and RPPS) that may log in with Pro Sante Connect")
+@click.option("--password-file", type=click.Path(path_type=Path, exists=True), help="file of a first password")
+@click.option("--no-password", is_flag=True, help="Pro Sante Connect alone")
+def account_add(
+    path: Path,
+    login: str,
+    name: str,
+    roles: tuple[str, ...],
+    national_id: str,
+    password_file: Path | None,
+    no_password: bool,
+) -> None:
+    """Open an account. Its first password is asked for here, or read from a file; its owner must change it."""
+    from drimbox.box.accounts import NewAccount, added
+
+    settings = _settings(path)
+    password = None if no_password else _password(password_file)
+    _say(lambda: added(settings, NewAccount(login, name, roles, national_id, password)))
+
+
+@account.command("list")
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="for programs")
+def account_list(path: Path, as_json: bool) -> None:
+    """Every account with its rights."""
+    from drimbox.box.accounts import listed
+
+    _say(lambda: listed(_settings(path), as_json=as_json))
+
+
+@account.command("roles")
+@_CONFIG
+@click.argument("login")
+@click.option("--role", "roles", multiple=True, help="operateur, administrateur, lecture-messages; several times")
+def account_roles(path: Path, login: str, roles: tuple[str, ...]) -> None:
+    """Give an account these rights and no others."""
+    from drimbox.box.accounts import with_roles
+
+    _say(lambda: with_roles(_settings(path), login, roles))
+
+
+@account.command("lock")
+@_CONFIG
+@click.argument("login")
+def account_lock(path: Path, login: str) -> None:
+    """Let nobody in by an account any more."""
+    from drimbox.box.accounts import locked
+
+    _say(lambda: locked(_settings(path), login))
+
+
+@account.command("unlock")
+@_CONFIG
+@click.argument("login")
+def account_unlock(path: Path, login: str) -> None:
+    """Open an account again."""
+    from drimbox.box.accounts import unlocked
+
+    _say(lambda: unlocked(_settings(path), login))
+
+
+@account.command("password")
+@_CONFIG
+@click.argument("login")
+@click.option("--password-file", type=click.Path(path_type=Path, exists=True), help="file of the new password")
+def account_password(path: Path, login: str, password_file: Path | None) -> None:
+    """Give an account a provisional password, asked for here or read from a file."""
+    from drimbox.box.accounts import with_password
+
+    settings = _settings(path)
+    password = _password(password_file)
+    _say(lambda: with_password(settings, login, password))
+
+
+def _password(file: Path | None) -> str:
+    """From a file, its line end left out, or typed twice; never from the command line, which others can read."""
+    if file is not None:
+        return file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+    typed: str = click.prompt("Mot de passe provisoire", hide_input=True, confirmation_prompt="Encore une fois")
+    return typed
+
+
+def _say(work: Callable[[], str]) -> None:
+    """What was done, or why it could not be."""
+    from drimbox.foundation.errors import DrimboxError
+
+    try:
+        click.echo(work())
+    except DrimboxError as error:
+        click.echo(error.reason, err=True)
+        sys.exit(1)
+
+
 @main.command()
 @click.option("--state", type=click.Path(path_type=Path), default=HOME / "var" / "demo", help="folder of its state")
 @click.option(
@@ -95,11 +253,12 @@ def queue_show(path: Path, number: int) -> None:
 @click.option("--fresh", is_flag=True, help="forget what an earlier demonstration left")
 @click.option("--once", is_flag=True, help="play the story without a browser, compare every image, and end")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="with --once: where the figures are written")
-def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Path | None) -> None:
+@click.option("--ports", "first_port", default=17400, show_default=True, help="first port of a new demonstration")
+def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Path | None, first_port: int) -> None:
     """Two sites and the national services on this machine: a report in at one, its images at the other."""
     from drimbox.demo.play import Options, play
 
-    sys.exit(asyncio.run(play(Options(state, HOME, message, fresh, once, report))))
+    sys.exit(asyncio.run(play(Options(state, HOME, message, fresh, once, report, first_port))))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -162,3 +321,6 @@ def docs_requirements() -> None:
     page = HOME / "docs" / "requirements.md"
     command = [str(pytest), "--collect-only", "-q", f"--requirements={page}", "tests"]
     sys.exit(subprocess.run(command, cwd=HOME, check=False, stdout=subprocess.DEVNULL).returncode)  # noqa: S603
+
+
+main.add_command(archive)

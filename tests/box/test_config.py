@@ -95,6 +95,7 @@ CASES = {
     "a port out of range": ("port = 4242", "port = 70000", "port = 70000", "65535"),
     "text for a number": ("port = 2575", 'port = "abc"', 'port = "abc"', "nombre entier"),
     "an address in the clear": ("https://psc", "http://psc", "http://psc", "https"),
+    "not a Struct_IdNat": ('"1750803447"', '"foo"', '"foo"', "Struct_IdNat"),
     "not an OID": ('"1.2.3"', '"1.02.3"', '"1.02.3"', "OID"),
     "an unknown value": ('name = "a"', 'name = "a"\nenvironment = "prod"', '"prod"', "production"),
     "a file that is not there": ("config-sign.key", "nowhere.key", "sign =", "nowhere.key"),

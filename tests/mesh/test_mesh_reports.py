@@ -21,10 +21,32 @@ STUDY = "1.2.250.1.213.4.5.2.1."
 @pytest.mark.requirement("DB.SO.03", "DB.SO.11", "DB.CO.48", "D23", "exam:E")
 async def test_the_story_of_exam_e(world: World) -> None:
     timings = story.Timings()
-    await story.send_report(world.mesh, None, timings, world.said.append)
-    await story.published(world.mesh, {f"{STUDY}105"}, timings, world.said.append)
+    before = await story.current_kos(world.mesh)
+    control_id = await story.send_report(world.mesh, None, timings, world.said.append)
+    await story.published(world.mesh, control_id, {f"{STUDY}105"}, before, timings, world.said.append)
     assert len(await world.seen(f"{STUDY}105")) == 26
-    assert timings.steps["ack_to_kos"] < 10
+
+
+async def test_the_story_does_not_tell_what_is_not_so(world: World, samples: Path) -> None:
+    """A report that was refused, or whose study could not be published, ends the story with the reason."""
+    timings = story.Timings()
+    with pytest.raises(story.Untrue, match="n'est pas accepté"):
+        await story.send_report(world.mesh, b"rubbish", timings, world.said.append)
+    # Exam E is in the DMP already: that must not pass for the publication of a report about somebody else.
+    await world.publish("E")
+    before = await story.current_kos(world.mesh)
+    carrier = official(samples / "hl7v2" / "CR_E-ORU.hl7").replace(b"||19790328|F|", b"||19790329|F|")
+    control_id = await story.send_report(world.mesh, carrier, timings, world.said.append)
+    with pytest.raises(story.Untrue, match="date de naissance"):
+        await story.published(world.mesh, control_id, {f"{STUDY}105"}, before, timings, world.said.append)
+    # And once more the same report says nothing new.
+    await story.send_report(world.mesh, official(samples / "hl7v2" / "CR_E-ORU.hl7"), timings, world.said.append)
+    await world.at_rest(f"{STUDY}105")
+    before = await story.current_kos(world.mesh)
+    again = official(samples / "hl7v2" / "CR_E-ORU.hl7")
+    control_id = await story.send_report(world.mesh, again, timings, world.said.append)
+    await story.published(world.mesh, control_id, {f"{STUDY}105"}, before, timings, world.said.append)
+    assert "rien de nouveau" in world.said[-1]
 
 
 @pytest.mark.requirement("DB.SO.11", "D2", "D23")

@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from publication_examples import CT, NOW, World, down, letter_of, study_of, world_on
+from publication_examples import AMBROISE, CT, NOW, World, down, letter_of, study_of, world_on
 
 from drimbox.foundation.errors import Misconfigured, OutcomeUnknown, Refused, Rejected, Unavailable
 from drimbox.identity.ins import Ins
 from drimbox.pacs.study import Instance
 from drimbox.publication.kos import State
+from drimbox.publication.ports import Site, SitePacs, Sites
 from drimbox.publication.publish import Outcome, publish_study
 from drimbox.record.audit import Kind
 from drimbox.record.audit import Outcome as AuditOutcome
@@ -491,6 +492,17 @@ async def test_a_structure_that_is_none_of_ours(world: World) -> None:
     [incident] = await world.queue()
     assert incident.code == "structure-unknown"
     assert incident.report_id is not None
+
+
+@pytest.mark.parametrize(("senders", "outcome"), [(("AUTRE-RIS",), Outcome.STOPPED), ((), Outcome.PUBLISHED)])
+async def test_only_the_riss_of_a_structure_send_for_it(
+    world: World, senders: tuple[str, ...], outcome: Outcome
+) -> None:
+    site = Site("ambroise", AMBROISE, (SitePacs("pacs", world.pacs),), senders)
+    services = replace(world.services, sites=Sites([(site, ["1750803447"])]))
+    report_id = await world.receive(letter_of())
+    assert await publish_study(services, report_id, STUDY) is outcome
+    assert [incident.code for incident in await world.queue()] == ["sender-unknown"][: outcome is Outcome.STOPPED]
 
 
 @pytest.mark.requirement("DB.SO.19", "DB.SO.89")

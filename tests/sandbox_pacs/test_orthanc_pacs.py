@@ -88,7 +88,7 @@ def test_another_process_of_that_number_is_left_alone(config: OrthancConfig) -> 
     try:
         config.state.mkdir(parents=True)
         (config.state / "orthanc.pid").write_text(str(stranger.pid))
-        debian._stop_leftover(config.state)
+        debian.stop_leftover(config.state)
         assert stranger.poll() is None
     finally:
         os.kill(stranger.pid, signal.SIGTERM)

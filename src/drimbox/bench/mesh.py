@@ -153,7 +153,7 @@ async def _published_series(mesh: Mesh, study: str) -> tuple[str, str]:
 
 
 def _memory(mesh: Mesh, when: str) -> list[Row]:
-    return [Row(f"resident memory of {r.name}, {when}", "MB", [r.memory() / 1e6]) for r in mesh.processes]
+    return [Row(f"resident memory of {name}, {when}", "MB", [size / 1e6]) for name, size in mesh.memory().items()]
 
 
 def machine() -> str:

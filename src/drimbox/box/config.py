@@ -57,7 +57,8 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = _AT.search(str(error))
-        line = int(at[1]) if at else None
+        # "At end of document" is all that it says of a bracket or a quote that nothing closes.
+        line = int(at[1]) if at else len(text.splitlines())
         raise _one(path, Mistake("TOML", line, f"syntaxe fausse ({error})", "Corrigez cette ligne.")) from error
     overrides = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
     for name, value in overrides.items():

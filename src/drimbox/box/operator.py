@@ -1,16 +1,21 @@
-"""What an operator does from the command line: read the queue of what could not be done."""
+"""What an operator does from the command line: read the queue of what could not be done, and act on it."""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from drimbox.box.run import database_of
 from drimbox.box.settings import Settings
+from drimbox.console.acts import Acts
 from drimbox.foundation.clock import PARIS, SystemClock
 from drimbox.publication.incidents import Incident, Incidents
+from drimbox.record.audit import Actor, Journal
 from drimbox.store import database
+from drimbox.store.database import Pool
 
 T = TypeVar("T")
 
@@ -18,24 +23,63 @@ T = TypeVar("T")
 def listed(settings: Settings, *, closed: bool, limit: int) -> str:
     """The queue, newest first, one line each: what is open, or everything."""
 
-    async def read(incidents: Incidents) -> tuple[Incident, ...]:
-        return await incidents.list(open_only=not closed, limit=limit)
+    async def read(pool: Pool) -> tuple[Incident, ...]:
+        return await Incidents(pool, SystemClock()).list(open_only=not closed, limit=limit)
 
-    found = _with_queue(settings, read)
+    found = on_database(settings, read)
     return "\n".join(_line(incident) for incident in found) or "La file est vide."
 
 
 def shown(settings: Settings, number: int) -> str | None:
     """One line of the queue with its history; None when there is none of that number."""
 
-    async def read(incidents: Incidents) -> tuple[Incident, ...]:
-        return await incidents.list(open_only=False, before=number + 1, limit=1)
+    async def read(pool: Pool) -> Incident | None:
+        return await Incidents(pool, SystemClock()).one(number)
 
-    found = [incident for incident in _with_queue(settings, read) if incident.id == number]
-    if not found:
+    incident = on_database(settings, read)
+    if incident is None:
         return None
-    steps = (f"  {step.at.astimezone(PARIS):%d/%m/%Y %H:%M:%S}  {step.text}" for step in found[0].history)
-    return "\n".join([_line(found[0]), *steps])
+    steps = (
+        f"  {step.at.astimezone(PARIS):%d/%m/%Y %H:%M:%S}  {step.text}{f' (par {step.by})' if step.by else ''}"
+        for step in incident.history
+    )
+    return "\n".join([_line(incident), *steps])
+
+
+def retried(settings: Settings, number: int) -> str:
+    """Try a line again now; says what was done. Raises ``ActRefused``."""
+    return on_database(settings, lambda pool: _acts(pool).retry(number, shell_user()))
+
+
+def resynced(settings: Settings, number: int) -> str:
+    """Bring the study of a line in accordance; says what was done. Raises ``ActRefused``."""
+    return on_database(settings, lambda pool: _acts(pool).resync(number, shell_user()))
+
+
+def discarded(settings: Settings, number: int, reason: str) -> str:
+    """File a line without follow-up, for a reason; says what was done. Raises ``ActRefused``."""
+    return on_database(settings, lambda pool: _acts(pool).discard(number, reason, shell_user()))
+
+
+def shell_user() -> Actor:
+    """Who is at the command line, as the machine knows them."""
+    return Actor(person=f"os:{os.environ.get('SUDO_USER') or getpass.getuser()}", system="ligne de commande")
+
+
+def on_database(settings: Settings, work: Callable[[Pool], Awaitable[T]]) -> T:
+    """Do something with the box's database, whether the box runs or not."""
+
+    async def run(dsn: str) -> T:
+        async with database.opened(dsn, size=2) as pool:
+            return await work(pool)
+
+    with database_of(settings) as dsn:
+        database.migrate(dsn)
+        return asyncio.run(run(dsn))
+
+
+def _acts(pool: Pool) -> Acts:
+    return Acts(pool, Incidents(pool, SystemClock()), Journal(pool))
 
 
 def _line(incident: Incident) -> str:
@@ -44,13 +88,3 @@ def _line(incident: Incident) -> str:
     peer = f" [{incident.peer_code}]" if incident.peer_code else ""
     at = f"{incident.opened_at.astimezone(PARIS):%d/%m/%Y %H:%M}"
     return f"{incident.id:>6}  {at}  {state:<7} {incident.code:<22} {incident.reason}{peer}{study}"
-
-
-def _with_queue(settings: Settings, read: Callable[[Incidents], Awaitable[T]]) -> T:
-    async def run(dsn: str) -> T:
-        async with database.opened(dsn, size=2) as pool:
-            return await read(Incidents(pool, SystemClock()))
-
-    with database_of(settings) as dsn:
-        database.migrate(dsn)
-        return asyncio.run(run(dsn))

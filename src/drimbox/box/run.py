@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 
 from drimbox import __version__
-from drimbox.box import consumer, services, source
+from drimbox.box import console, consumer, services, source
 from drimbox.box.settings import Settings
 from drimbox.box.structures import served
 from drimbox.foundation.errors import DrimboxError, Misconfigured
@@ -82,6 +82,8 @@ async def _run(settings: Settings, dsn: str) -> int:
         if settings.consumer is not None:
             viewer = Path(os.environ.get("DRIMBOX_HOME", Path.cwd())) / "var" / "viewer"
             await stack.enter_async_context(consumer.running(common, settings.consumer, structures, viewer))
+        if settings.console is not None:
+            await stack.enter_async_context(console.running(common, settings.console, structures))
         itself = Actor(system=f"{settings.box.name} {__version__}")
         await common.journal.write(None, Event(Kind.STARTED, itself))
         print("READY", flush=True)

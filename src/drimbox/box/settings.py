@@ -6,6 +6,7 @@ named by file. Relative paths are taken from the folder of the TOML file.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,7 +33,14 @@ def _ae(value: str) -> str:
     return value.strip()
 
 
+def _structure(value: str) -> str:
+    if value and re.fullmatch(r"[0-9][0-9A-Za-z/-]{5,30}", value) is None:
+        raise ValueError("ce n'est pas un Struct_IdNat (un chiffre de type puis le numéro : 1 + FINESS, 3 + SIRET…)")
+    return value
+
+
 Oid = Annotated[str, AfterValidator(_oid)]
+StructureId = Annotated[str, AfterValidator(_structure)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 AeTitle = Annotated[str, AfterValidator(_ae)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -90,11 +98,11 @@ class StructureSection(Section):
 
     id: str = Field(description="short name of the structure in this file")
     name: str = Field(description="legal name, as in the certificates")
-    identifier: str = Field(description="Struct_IdNat: 1 + geographic FINESS (decision D.8), 3 + SIRET, ...")
+    identifier: StructureId = Field(description="Struct_IdNat: 1 + geographic FINESS (decision D.8), 3 + SIRET, ...")
     also_known_as: tuple[str, ...] = Field(
         (), description="other identifiers that messages carry for it (a former FINESS, the legal entity)"
     )
-    legal_identifier: str = Field(
+    legal_identifier: StructureId = Field(
         "", description="Struct_IdNat of the legal entity (FINESS EJ), for modes EJ and EJ/EG"
     )
     identification: Literal["EG", "EJ/EG", "EJ"] = Field(
@@ -314,6 +322,30 @@ class ConsumerSection(TlsServer):
     max_series_bytes: int = Field(8 * 2**30, ge=2**20, description="a longer answer of a source is cut off and refused")
 
 
+class ConsoleSection(TlsServer):
+    """The operator's console: the queue, the archived studies, the accounts (`drimbox account add` makes the first)."""
+
+    pro_sante_connect: bool = Field(
+        False,
+        description="accounts with a national id may log in with Pro Sante Connect, as the client of [psc]; PSC must "
+        "know `<public_url>/connexion/retour` and, after logout, `<public_url>/au-revoir`",
+    )
+    idle_minutes: float = Field(15, gt=0, le=30, description="inactivity that ends a session")
+    session_hours: float = Field(8, gt=0, le=12, description="longest session (4 hours with Pro Sante Connect)")
+    password_length: int = Field(12, ge=10, le=64, description="least length of a password")
+    admin_password_length: int = Field(15, ge=15, le=64, description="least length of an administrator's password")
+    password_classes: int = Field(
+        4, ge=3, le=4, description="how many of lower case, upper case, digits and other characters a password mixes"
+    )
+    former_passwords: int = Field(5, ge=0, le=24, description="earlier passwords that may not come back")
+    password_days: float = Field(0, ge=0, description="age at which a password must be changed; 0: none")
+    first_password_days: float = Field(7, gt=0, description="how long a provisional password may wait for its owner")
+    lock_failures: int = Field(5, ge=3, le=10, description="failures in a row that lock an account")
+    lock_minutes: float = Field(
+        30, ge=1, description="how long the first lock lasts; each further failure doubles it, up to a day"
+    )
+
+
 class Settings(Section):
     """A box, whole."""
 
@@ -325,6 +357,7 @@ class Settings(Section):
     source: SourceSection | None = None
     manifest: ManifestSection = ManifestSection()
     consumer: ConsumerSection | None = None
+    console: ConsoleSection | None = None
     dmp: DmpSection
     psc: PscSection
     whitelist: WhitelistSection

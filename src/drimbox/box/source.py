@@ -80,7 +80,8 @@ def _sites(structures: Mapping[str, Served], links: Mapping[str, PacsLink]) -> S
     finders = {name: SitePacs(name, PacsStudyFinder(link)) for name, link in links.items()}
 
     def site(one: Served) -> Site:
-        return Site(one.id, one.in_submissions, tuple(finders[p] for p in pacs_of(one.settings, tuple(links))))
+        pacs = tuple(finders[p] for p in pacs_of(one.settings, tuple(links)))
+        return Site(one.id, one.in_submissions, pacs, one.settings.senders)
 
     return Sites([(site(one), one.identifiers) for one in structures.values()])
 

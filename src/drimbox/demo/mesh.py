@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from drimbox.consumer.app import BACKCHANNEL_PATH
 from drimbox.consumer.login import CALLBACK_PATH, GOODBYE_PATH
@@ -16,20 +18,23 @@ from drimbox.consumer.viewer_files import install_viewer
 from drimbox.demo import sites
 from drimbox.demo.order import both, in_thread, together
 from drimbox.demo.places import Ports, ports
-from drimbox.demo.processes import Running, started
+from drimbox.demo.processes import NotStarted, Running, memory_of, started
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_server import serving
 from drimbox.sandbox.issuing import service_certificate
 from drimbox.sandbox.listeners import ClientCertificate, caller_context, listener_context
 from drimbox.sandbox.pacs import embedded, orthanc
+from drimbox.sandbox.pacs.exams import EXAMS, OTHER_STUDY
 from drimbox.sandbox.pacs.peer import Destination, PacsPeer
-from drimbox.sandbox.pacs.samples import write_all
+from drimbox.sandbox.pacs.samples import write_exam, write_study
 from drimbox.sandbox.pki import TestAuthority
 from drimbox.sandbox.ris.app import Mllp, ris_app
 from drimbox.sandbox.ris.letters import Identity
 from drimbox.sandbox.services import Endpoints, endpoints_of
 from drimbox.sandbox.sites import SITE_A, SITE_B, ServicesConfig, config_to_json
+from drimbox.store.embedded import stop_abandoned
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 # The patient of the story, as site B's RIS knows them: the same person under the number of another site.
 PATIENT_AT_B = replace(Identity(), ipp="IPP-B-4711", ipp_issuer="2.25.1740066")
@@ -63,11 +68,22 @@ class Mesh:
         """The contextual call of site B."""
         return f"{sites.consumer_url(self.ports)}/drim"
 
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of each process with its children, and of the PostgreSQL of each box."""
+        found = {running.name: running.memory() for running in self.processes}
+        for key in ("a", "b"):
+            with suppress(OSError, ValueError, IndexError):
+                # Line 1 is the process number (PostgreSQL, "postmaster.pid").
+                pid = int((self.state / key / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+                found[f"PostgreSQL du site {key}"] = memory_of(pid)
+        return found
+
 
 @asynccontextmanager
 async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
     """The whole mesh until the block ends. Raises ``NotStarted``, ``Misconfigured``, ``OSError``."""
     places = ports(state)
+    (state / "endpoints.json").unlink(missing_ok=True)
     async with AsyncExitStack() as stack:
         viewer = await asyncio.to_thread(_viewer, home, say)
         say("Les services nationaux démarrent (bac à sable : DMP, Pro Santé Connect, liste blanche)…")
@@ -81,9 +97,10 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
         say("Les PACS et les DRIMbox des deux sites démarrent…")
         sites.write_site_a(state / "site-a.toml", places, national)
         sites.write_site_b(state / "site-b.toml", places, national, viewer)
+        told = threading.Event()
         pacss = [
-            in_thread(_pacs(state, "a", places.pacs_a, places.pacs_a_http, say, _nodes(places))),
-            in_thread(_pacs(state, "b", places.pacs_b, places.pacs_b_http, say, ())),
+            in_thread(_pacs(state, "a", places.pacs_a, places.pacs_a_http, say, _nodes(places), told), told),
+            in_thread(_pacs(state, "b", places.pacs_b, places.pacs_b_http, say, (), told), told),
         ]
         # All start at once; the boxes stop first, for what they have in hand needs the PACSs.
         (pacs_a, pacs_b), boxes = await both(
@@ -104,13 +121,31 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
             tls_b=caller_context(authority, national.sites["b"].certificates.auth),
             http=http,
         )
-        (state / "endpoints.json").write_text(json.dumps(_addresses(mesh), indent=2, ensure_ascii=False), "utf-8")
+        stack.enter_context(_told(state / "endpoints.json", _addresses(mesh)))
         yield mesh
 
 
-def _box(state: Path, key: str) -> AbstractAsyncContextManager[Running]:
+@contextmanager
+def _told(file: Path, content: dict[str, object]) -> Iterator[None]:
+    """The file is there, whole, for as long as what it says is true."""
+    whole = file.with_suffix(".new")
+    whole.write_text(json.dumps(content, indent=2, ensure_ascii=False), "utf-8")
+    whole.replace(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _box(state: Path, key: str) -> AsyncIterator[Running]:
     arguments = ["run", "--config", str(state / f"site-{key}.toml")]
-    return started(f"site {key}", arguments, log=state / "logs" / f"site-{key}.log")
+    try:
+        async with started(f"site {key}", arguments, log=state / "logs" / f"site-{key}.log") as box:
+            yield box
+    finally:
+        # A box that was killed could not stop its database.
+        await asyncio.to_thread(stop_abandoned, state / key / "postgres")
 
 
 def _viewer(home: Path, say: Say) -> Path:
@@ -150,12 +185,21 @@ def _nodes(places: Ports) -> tuple[Destination, ...]:
 
 @contextmanager
 def _pacs(
-    state: Path, key: str, port: int, http_port: int, say: Say, known: tuple[Destination, ...]
+    state: Path,
+    key: str,
+    port: int,
+    http_port: int,
+    say: Say,
+    known: tuple[Destination, ...],
+    stop: threading.Event,
 ) -> Iterator[PacsPeer]:
-    """The PACS of a site: Orthanc where it can be had, else the embedded one. Site A's holds the official exams."""
+    """The PACS of a site: Orthanc where it can be had, else the embedded one. Site A's holds the official exams.
+
+    Raises ``NotStarted`` once ``stop`` is set.
+    """
     folder = state / f"pacs-{key}"
     title = f"PACS_{key.upper()}"
-    studies = _studies(state, folder) if key == "a" else []
+    studies = _unless(stop, _studies(state, folder, stop) if key == "a" else [])
     if orthanc.installed():
         config = orthanc.OrthancConfig(folder, title, port, http_port, known)
         with orthanc.orthanc(config, studies) as peer:
@@ -169,12 +213,21 @@ def _pacs(
         yield peer
 
 
-def _studies(state: Path, folder: Path) -> list[Path]:
+def _studies(state: Path, folder: Path, stop: threading.Event) -> list[Path]:
     """The sample images, made at the first start only."""
     made = state / "samples"
     if not made.exists() or not folder.exists():
-        return write_all(made)
+        exams = [path for letter in _unless(stop, EXAMS) for path in write_exam(letter, made)]
+        return exams + write_study(OTHER_STUDY, made / "other")
     return sorted(made.rglob("*.dcm"))
+
+
+def _unless(stop: threading.Event, items: Iterable[T]) -> Iterator[T]:
+    """The items, as long as we are not told to stop."""
+    for item in items:
+        if stop.is_set():
+            raise NotStarted("arrêt demandé pendant le démarrage")
+        yield item
 
 
 async def _information_systems(stack: AsyncExitStack, places: Ports, authority: TestAuthority) -> None:
@@ -198,7 +251,11 @@ def _addresses(mesh: Mesh) -> dict[str, object]:
             "pacs_b": {"ae_title": mesh.pacs_b.ae_title, "host": "127.0.0.1", "port": places.pacs_b},
             "drimbox_a": {"ae_title": "DRIMBOX_A", "host": "127.0.0.1", "port": places.dicom_a},
             "client": {"ae_title": "DEMO_CLIENT", "host": "127.0.0.1", "port": places.dicom_client},
-            "pacs_a_rest": {"url": mesh.pacs_a.rest_url, "user": mesh.pacs_a.rest_user, "password_in": "orthanc.json"},
+            "pacs_a_rest": {
+                "url": mesh.pacs_a.rest_url,
+                "user": mesh.pacs_a.rest_user,
+                "password_in": str(mesh.state / "pacs-a" / "orthanc.json"),
+            },
         },
         "wado_rs": {"base": sites.wado_base(places), "health": f"https://localhost:{places.wado_a}/health"},
         "consumer": {

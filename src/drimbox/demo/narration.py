@@ -13,7 +13,7 @@ _EVENTS = "drimbox.record.audit"
 _WORDS = {
     "REPORT_RECEIVED": "le RIS a envoyé un compte rendu (ORU)",
     "MDM_RECEIVED": "le RIS a envoyé un compte rendu (MDM)",
-    "KOS_PUBLISHED": "un KOS est publié dans le DMP",
+    "KOS_PUBLISHED": "publication d'un KOS dans le DMP",
     "KOS_DEPUBLISHED": "un KOS est retiré du DMP",
     "CONTEXTUAL_CALL": "le RIS a fait l'appel contextuel",
     "LOGIN": "le professionnel s'identifie avec Pro Santé Connect",
@@ -73,5 +73,7 @@ def told(line: bytes) -> str:
         if record["logger"] == _EVENTS:
             name, _, outcome = str(record["message"]).partition(", outcome ")
             words = _WORDS.get(name, "")
-            return words if not words or outcome == "0" else f"{words} – échec"
+            return (
+                words if not words or outcome == "0" else f"{words} – arrêtée ou refusée (voir la file de l'opérateur)"
+            )
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
@@ -53,13 +54,17 @@ async def together(stack: AsyncExitStack, *managers: AbstractAsyncContextManager
 
 
 @asynccontextmanager
-async def in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a blocking context manager without blocking the loop."""
+async def in_thread(manager: AbstractContextManager[T], stop: threading.Event) -> AsyncIterator[T]:
+    """Enter and leave a blocking context manager without blocking the loop.
+
+    ``stop`` is set when we are told to stop while it is being entered: it should then raise as soon as it can.
+    """
     entering = asyncio.ensure_future(asyncio.to_thread(manager.__enter__))
     try:
         value = await asyncio.shield(entering)
     except asyncio.CancelledError:
-        # A thread cannot be told to stop: what it starts is stopped once it has.
+        # A thread cannot be cancelled: what it starts all the same is stopped once it has.
+        stop.set()
         await asyncio.wait([entering])
         if entering.exception() is None:
             await asyncio.to_thread(manager.__exit__, None, None, None)

@@ -7,6 +7,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from drimbox.foundation.errors import Misconfigured
+
 FIRST_PORT = 17400
 
 
@@ -34,10 +36,17 @@ class Ports:
 
 
 def ports(state: Path, first: int = FIRST_PORT) -> Ports:
-    """The ports of this state folder: chosen once, from ``first`` on, and kept with it: published KOS name them."""
+    """The ports of this state folder: chosen once, from ``first`` on, and kept with it: published KOS name them.
+
+    Raises ``Misconfigured`` (``ports-taken``) when another program has taken some of them since.
+    """
     file = state / "ports.json"
     if file.exists():
-        return Ports(**json.loads(file.read_text("utf-8")))
+        kept = Ports(**json.loads(file.read_text("utf-8")))
+        if taken := [str(port) for port in asdict(kept).values() if not _free(port)]:
+            reason = f"Un autre programme tient des ports de cette démonstration ({', '.join(taken)}) : arrêtez-le"
+            raise Misconfigured(f"{reason}, ou prenez un autre dossier (--state)", code="ports-taken")
+        return kept
     chosen: dict[str, int] = {}
     candidate = first
     for name in Ports.__dataclass_fields__:

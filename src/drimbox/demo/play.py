@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,16 @@ from drimbox.demo import mesh as meshes
 from drimbox.demo import story
 from drimbox.demo.mesh import Mesh
 from drimbox.demo.narration import following
+from drimbox.demo.places import FIRST_PORT, ports
 from drimbox.demo.processes import NotStarted
 from drimbox.demo.visitor import Lost
-from drimbox.foundation.errors import DrimboxError
+from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.reports import hl7
 from drimbox.reports.reading import read_report
+from drimbox.sandbox.pacs import orthanc
+from drimbox.store import embedded
 
+_LOCK = "demo.lock"
 E_STUDY = "1.2.250.1.213.4.5.2.1.105"
 
 
@@ -34,6 +41,7 @@ class Options:
     fresh: bool = False
     once: bool = False
     report: Path | None = None
+    first_port: int = FIRST_PORT
 
 
 def say(text: str) -> None:
@@ -44,51 +52,90 @@ def say(text: str) -> None:
 async def play(options: Options) -> int:
     """The exit status: 0 when all of the story came true."""
     state = options.state.absolute()
-    if options.fresh and state.exists():
-        _forget(state)
+    try:
+        with _alone(state):
+            await asyncio.to_thread(_stop_leftovers, state)
+            if options.fresh:
+                await asyncio.to_thread(_forget, state)
+            return await _played(options, state)
+    except (NotStarted, story.Untrue, Lost, DrimboxError, OSError) as error:
+        print(f"Échec : {error}", file=sys.stderr)
+        return 1
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the folder: a second demonstration would take its ports, or with ``--fresh`` its data.
+
+    Raises ``Misconfigured``. A killed demonstration lets go of it by dying.
+    """
+    ours = not state.exists() or not any(state.iterdir()) or any((state / n).exists() for n in (_LOCK, "ports.json"))
+    if not ours:
+        raise Misconfigured(f"{state} n'est pas le dossier d'une démonstration : donnez-en un autre avec --state")
     state.mkdir(parents=True, exist_ok=True)
+    with (state / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Misconfigured(f"Une démonstration tourne déjà avec le dossier {state}") from None
+        yield
+
+
+async def _played(options: Options, state: Path) -> int:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A terminal that is closed (SIGHUP) ends the demonstration as Ctrl-C does.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    playing = asyncio.create_task(_mesh_and_story(options, state, stop))
+    playing = asyncio.create_task(_mesh_and_story(options, state))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([playing, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if not playing.done() and not options.once:
-        # Ctrl-C during the story: everything stops in order.
+    if not playing.done():
+        # Ctrl-C: everything stops in order.
+        say("Arrêt…")
         playing.cancel()
     try:
         return await playing
     except asyncio.CancelledError:
-        return 0
-    except (NotStarted, story.Untrue, Lost, DrimboxError, OSError) as error:
-        print(f"Échec : {error}", file=sys.stderr)
-        return 1
+        # With --once, 0 says that all of the story came true.
+        return 130 if options.once else 0
     finally:
         stopping.cancel()
 
 
+def _stop_leftovers(state: Path) -> None:
+    """Stop what an earlier demonstration left running when it was killed."""
+    for key in ("a", "b"):
+        orthanc.stop_leftover(state / f"pacs-{key}")
+        embedded.stop_abandoned(state / key / "postgres")
+
+
 def _forget(state: Path) -> None:
-    """Remove what an earlier demonstration left; never a folder that is none of ours."""
-    if not (state / "ports.json").exists() and any(state.iterdir()):
-        raise DrimboxError(f"{state} n'est pas le dossier d'une démonstration : rien n'y est effacé")
-    shutil.rmtree(state)
+    """Remove what an earlier demonstration left."""
+    for path in state.iterdir():
+        if path.name == _LOCK:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-async def _mesh_and_story(options: Options, state: Path, stop: asyncio.Event) -> int:
+async def _mesh_and_story(options: Options, state: Path) -> int:
+    ports(state, options.first_port)
     async with meshes.running(state, home=options.home, say=say) as mesh:
         timings = story.Timings()
         for running in mesh.processes:
             timings.steps[f"start_{running.name}"] = round(running.started_in, 3)
         message = options.message.read_bytes() if options.message else None
+        before = await story.current_kos(mesh)
+        control_id = await story.send_report(mesh, message, timings, say)
         studies = _studies(message)
-        await story.send_report(mesh, message, timings, say)
-        await story.published(mesh, studies, timings, say)
+        await story.published(mesh, control_id, studies, before, timings, say)
         if options.once:
             return await _once(options, mesh, sorted(studies), timings)
         _print_addresses(mesh)
         async with following((state / "logs" / "site-a.log", state / "logs" / "site-b.log"), say):
-            await stop.wait()
-        say("Arrêt…")
+            await asyncio.Event().wait()
     return 0
 
 
@@ -113,7 +160,7 @@ async def _once(options: Options, mesh: Mesh, studies: list[str], timings: story
         "images": images,
         "problems": problems,
         "seconds": timings.steps,
-        "resident_bytes": {running.name: running.memory() for running in mesh.processes},
+        "resident_bytes": mesh.memory(),
     }
     if options.report:
         options.report.write_text(json.dumps(figures, indent=2, ensure_ascii=False), "utf-8")

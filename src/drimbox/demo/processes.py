@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -29,7 +31,7 @@ class Running:
     started_in: float
 
     def memory(self) -> int:
-        """Resident bytes of the process and its children (the embedded PostgreSQL is one)."""
+        """Resident bytes of the process and its children; an embedded PostgreSQL is none of them (``memory_of``)."""
         return sum(_resident(pid) for pid in _family(self.process.pid))
 
     @property
@@ -50,6 +52,7 @@ async def started(
     begun = loop.time()
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
+            *_bound_to_us(),
             sys.executable,
             "-m",
             "drimbox",
@@ -68,6 +71,12 @@ async def started(
         await _stopped(process)
 
 
+def _bound_to_us() -> tuple[str, ...]:
+    """Where the system can, what we start is told to stop when we are killed and cannot tell it ourselves."""
+    setpriv = shutil.which("setpriv")
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+
+
 async def _until_ready(process: asyncio.subprocess.Process, name: str, log: Path, patience: float) -> None:
     assert process.stdout is not None
     try:
@@ -82,7 +91,16 @@ async def _until_ready(process: asyncio.subprocess.Process, name: str, log: Path
 
 def _tail(log: Path, lines: int = 12) -> str:
     text = log.read_text("utf-8", "replace") if log.exists() else ""
-    return "\n".join(text.splitlines()[-lines:])
+    return "\n".join(_short(line) for line in text.splitlines()[-lines:])
+
+
+def _short(line: str) -> str:
+    """A line of a log as a person reads it: what was said, and of an error its last line."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        record = json.loads(line)
+        error = str(record.get("error", "")).strip().rpartition("\n")[2]
+        return f"  {record['message']}" + (f": {error}" if error else "")
+    return line
 
 
 async def _stopped(process: asyncio.subprocess.Process, patience: float = 20.0) -> None:
@@ -96,6 +114,19 @@ async def _stopped(process: asyncio.subprocess.Process, patience: float = 20.0) 
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def memory_of(pid: int) -> int:
+    """Resident bytes of a process and its children, what they share counted once (PSS); 0 for one that is gone."""
+    return sum(_proportional(member) for member in _family(pid))
+
+
+def _proportional(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _family(pid: int) -> list[int]:

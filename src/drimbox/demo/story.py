@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
@@ -15,8 +15,10 @@ from urllib.parse import urljoin
 import pydicom
 
 from drimbox.demo.compare import differences
+from drimbox.demo.fate import fate_of
 from drimbox.demo.mesh import PATIENT_AT_B, Mesh, Say
 from drimbox.demo.visitor import Page, Visitor
+from drimbox.reports import hl7
 from drimbox.sandbox.pacs import orthanc
 from drimbox.sandbox.ris import letters, wire
 from drimbox.sandbox.ris.app import call_parameters
@@ -44,38 +46,67 @@ class Timings:
 
 async def send_report(mesh: Mesh, message: bytes | None, timings: Timings, say: Say) -> str:
     """Site A's RIS sends its report; returns MSH-10 once the box has taken responsibility (AA)."""
-    control = f"DEMO{secrets.token_hex(8)}"
-    letter = letters.Letter(exam("E"), control)
+    letter = letters.Letter(exam("E"), f"DEMO{secrets.token_hex(8)}")
     now = dt.datetime.now(dt.UTC)
     sent = letters.oru(letter, now) if message is None else letters.filled_in(message, letter, now)
     say("Le RIS du site A envoie le compte rendu de l'examen (HL7 v2, MLLP)…")
     with timings.of("report_to_ack"):
         [answer] = await wire.send("127.0.0.1", mesh.ports.mllp_a, [sent])
     if wire.verdict(answer) != "AA":
-        raise Untrue(f"the report was not accepted:\n{answer.decode('utf-8', 'replace')}")
+        raise Untrue(f"le compte rendu n'est pas accepté :\n{answer.decode('utf-8', 'replace')}")
     say("  accepté : la DRIMbox du site A en prend la responsabilité (AA).")
-    return control
+    return hl7.parse(sent).control_id
 
 
-async def published(mesh: Mesh, studies: set[str], timings: Timings, say: Say, patience: float = 60.0) -> None:
-    """Wait until the DMP holds one current KOS for each study."""
-    with timings.of("ack_to_kos"):
-        deadline = time.monotonic() + patience
-        while not studies <= await current_studies(mesh):
-            if time.monotonic() > deadline:
-                raise Untrue("the KOS is not in the DMP; see the operator's queue of site A")
-            await asyncio.sleep(0.02)
-    say("La DRIMbox du site A a lu l'examen dans le PACS, construit le KOS et l'a publié dans le DMP.")
+async def published(
+    mesh: Mesh,
+    control_id: str,
+    studies: set[str],
+    before: Mapping[str, str],
+    timings: Timings,
+    say: Say,
+    patience: float = 60.0,
+) -> None:
+    """Wait until site A is done with the message; then the DMP holds one current KOS for each study.
+
+    ``before`` is what ``current_kos`` gave before the message was sent.
+    """
+    begun = time.monotonic()
+    while True:
+        # In this order: once nothing is left to be done, what the DMP holds is the outcome.
+        fate = await fate_of(mesh.state / "a", control_id)
+        found = await current_kos(mesh)
+        if all(study in found and found[study] != before.get(study) for study in studies):
+            timings.steps["ack_to_kos"] = round(time.monotonic() - begun, 3)
+            say("La DRIMbox du site A a lu l'examen dans le PACS, construit le KOS et l'a publié dans le DMP.")
+            return
+        if fate.problems:
+            raise Untrue(
+                f"le KOS n'est pas publié ; la file de l'opérateur du site A dit : {' ; '.join(fate.problems)}"
+            )
+        if fate.settled and studies <= found.keys():
+            say("La DRIMbox du site A n'a rien de nouveau à publier : le DMP tient déjà le KOS de l'examen.")
+            return
+        if fate.settled or time.monotonic() - begun > patience:
+            raise Untrue("le DMP ne tient pas de KOS de l'examen ; voir la file de l'opérateur du site A")
+        await asyncio.sleep(0.02)
+
+
+async def current_kos(mesh: Mesh) -> dict[str, str]:
+    """The approved KOS that the DMP holds: Study Instance UID -> UID of the KOS."""
+    reply = await mesh.http.send("GET", f"{mesh.national.dmp_view}/documents", tls=mesh.tls)
+    found: dict[str, str] = {}
+    for document in json.loads(reply.body):
+        if document["mime"] == "application/dicom" and document["status"].endswith(":Approved"):
+            for reference in document["references"]:
+                if reference.endswith("studyInstanceUID"):
+                    found[reference.split("^")[0]] = document["unique_id"]
+    return found
 
 
 async def current_studies(mesh: Mesh) -> set[str]:
     """Study Instance UIDs for which the DMP holds an approved KOS."""
-    reply = await mesh.http.send("GET", f"{mesh.national.dmp_view}/documents", tls=mesh.tls)
-    found: set[str] = set()
-    for document in json.loads(reply.body):
-        if document["mime"] == "application/dicom" and document["status"].endswith(":Approved"):
-            found |= {r.split("^")[0] for r in document["references"] if r.endswith("studyInstanceUID")}
-    return found
+    return set(await current_kos(mesh))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +190,7 @@ async def fetch_all(opened: Opened, timings: Timings, say: Say) -> dict[str, byt
             uid = _text(instance, "00080018")
             answer = await opened.visitor.get(f"{address}/instances/{uid}", accept="application/dicom")
             if answer.status != 200:
-                raise Untrue(f"an image did not arrive (HTTP {answer.status})")
+                raise Untrue(f"une image n'est pas arrivée (HTTP {answer.status})")
             timings.steps.setdefault("first_image", round(time.monotonic() - begun, 3))
             found[uid] = answer.body
     timings.steps["all_images"] = round(time.monotonic() - begun, 3)

@@ -75,14 +75,14 @@ class Visitor:
                 if (form.get("method") or "get").lower() == "get":
                     return await self.get(f"{address}?{urlencode(values)}")
                 return await self.post(address, values)
-        raise Lost(f"no button « {button} » on « {page.title} » ({page.status})")
+        raise Lost(f"pas de bouton « {button} » sur la page « {page.title} » ({page.status})")
 
     async def follow(self, page: Page, link: str) -> Page:
         """Open the link whose text holds ``link``."""
         for anchor in page.tree.xpath("//a[@href]"):
             if link.lower() in " ".join(anchor.text_content().split()).lower():
                 return await self.get(urljoin(page.address, anchor.get("href")))
-        raise Lost(f"no link « {link} » on « {page.title} » ({page.status})")
+        raise Lost(f"pas de lien « {link} » sur la page « {page.title} » ({page.status})")
 
     async def _visit(self, method: str, address: str, body: bytes | None, accept: str, timeout: float) -> Page:
         for _ in range(20):
@@ -102,7 +102,7 @@ class Visitor:
             address = urljoin(address, reply.headers["Location"])
             if reply.status in (301, 302, 303):
                 method, body = "GET", None
-        raise Lost("too many redirections")
+        raise Lost("trop de redirections")
 
     def _keep_cookies(self, reply: Reply) -> None:
         for header in reply.headers.getall("Set-Cookie", []):

@@ -12,6 +12,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from drimbox.foundation.errors import OutcomeUnknown, Rejected, Unavailable
 
+_CUT = (aiohttp.ClientError, TimeoutError, ssl.SSLError)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -111,10 +113,8 @@ class HttpClient:
                 yield Stream(answer.status, answer.headers, _whole(answer))
         except aiohttp.ClientConnectorError as error:
             raise _unreachable(error) from error
-        except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as error:
-            raise Unavailable(
-                "Connexion interrompue avant la fin de la réponse", code="answer-cut", peer_code=type(error).__name__
-            ) from error
+        except _CUT as error:
+            raise _cut(error) from error
 
     @property
     def _open(self) -> aiohttp.ClientSession:
@@ -124,8 +124,17 @@ class HttpClient:
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async for chunk in answer.content.iter_any():
-        yield chunk
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except _CUT as error:
+        raise _cut(error) from error
+
+
+def _cut(error: Exception) -> Unavailable:
+    return Unavailable(
+        "Connexion interrompue avant la fin de la réponse", code="answer-cut", peer_code=type(error).__name__
+    )
 
 
 def _unreachable(error: aiohttp.ClientConnectorError) -> Unavailable:

@@ -1,4 +1,4 @@
-"""The one HTTP server: uvicorn under TLS, the peer's certificate made known to the application."""
+"""The one HTTP server: uvicorn under TLS, bounded; the peer's certificate is made known to the application."""
 
 from __future__ import annotations
 
@@ -15,19 +15,88 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CLIENT_CERTIFICATE = "drimbox.client_certificate"
+# What a request may weigh before its body (request line and fields), and how many fields it may have.
+MAX_HEAD_BYTES = 128 * 2**10
+MAX_HEADERS = 100
+# Seconds that a client has to send a whole request: one sent byte by byte would hold its connection for ever.
+REQUEST_SECONDS = 60.0
+# Connections of one listener; the next ones are told 503.
+MAX_CONNECTIONS = 1000
+# The most that the event loops hand over at once.
+_READ_BYTES = 256 * 2**10
 
 
-class _PeerAwareProtocol(HttpToolsProtocol):
-    """Puts the TLS client certificate (DER) into each request's scope; uvicorn itself drops it."""
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with what it lacks: the client's certificate, and bounds on a request in size and time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self._peer_certificate: bytes | None = tls.getpeercert(binary_form=True) if tls is not None else None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._expect_head()
+        self._expect_end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            # Counted before it is parsed: a field without end stays in the parser, which tells no one of it.
+            self._head_received += len(data)
+            if self._head_received > MAX_HEAD_BYTES + _READ_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
+        self._expect_head()
+        self._expect_end()
         super().on_message_begin()
         self.scope["extensions"] = {CLIENT_CERTIFICATE: {"der": self._peer_certificate}}
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        super().on_message_complete()
+        self._expect_head()
+
+    def _count(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > MAX_HEAD_BYTES or self._fields > MAX_HEADERS:
+            # The parser ends, and uvicorn answers 400 and closes.
+            raise ValueError("request head over its limit")
+
+    def _expect_head(self) -> None:
+        self._in_head, self._head_received, self._head_size, self._fields = True, 0, 0, 0
+
+    def _expect_end(self) -> None:
+        """From the connection, then from its first byte, a whole request must come in time."""
+        self._expect_nothing()
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        # A body that the application leaves unread is the application's own slowness.
+        if not self.flow.read_paused:
+            self.transport.abort()
 
 
 def client_certificate(connection: HTTPConnection) -> bytes | None:
@@ -51,13 +120,14 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve ``app`` until the block ends; yields the port once it accepts connections.
 
-    Raises ``OSError`` when the address cannot be bound. Requests in flight get 10 seconds to end.
+    A request whose head is over its limits ends in 400 or a closed connection, one that does not come whole in time is
+    cut. Raises ``OSError`` when the address cannot be bound. Requests in flight get 10 seconds to end.
     """
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=_PeerAwareProtocol,
+        http=_Protocol,
         ws="none",
         loop="none",
         lifespan="off",
@@ -67,6 +137,7 @@ async def serving(
         proxy_headers=False,
         timeout_keep_alive=keep_alive,
         timeout_graceful_shutdown=10,
+        limit_concurrency=MAX_CONNECTIONS,
         ssl_context_factory=(lambda _config, _default: tls) if tls is not None else None,
     )
     server = _Server(config)

@@ -34,6 +34,9 @@ def parse(data: bytes, *, max_bytes: int = MAX_XML_BYTES) -> Element:
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
+        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+            # The parser gives up on an entity bomb before it says that there was a DTD.
+            raise Refused("XML avec DTD refusé", code="xml-dtd") from error
         raise Refused(f"XML mal formé (ligne {error.lineno})", code="xml-syntax") from error
     if root is None:
         raise Refused("XML vide", code="xml-syntax")

@@ -159,7 +159,9 @@ class Retrieval(Response):
             await self._send_part(send, first, first=True)
             async for part in parts:
                 await self._send_part(send, part, first=False)
-            await self._send(send, self._body.closing(first), more=False)
+        # Last of all, when nothing is left to be let go of: once these octets are out, the server says that the caller
+        # is gone, and what it then cut short would be lost.
+        await self._send(send, self._body.closing(first), more=False)
 
     async def _take_slot(self, stack: AsyncExitStack) -> None:
         try:

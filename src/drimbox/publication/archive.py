@@ -92,7 +92,7 @@ class Archive:
                     (structure, study_uid),
                 )
             ).fetchone()
-        return History(row["last_report_id"], tuple(row["documents"])) if row else History()
+        return History(row["last_report_id"] or 0, tuple(row["documents"])) if row else History()
 
     # --- writing ---
 

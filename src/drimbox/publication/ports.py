@@ -50,12 +50,14 @@ class Site:
     """One structure that this box publishes for.
 
     ``id`` is its short name in the configuration, ``structure`` the one that stands in submission sets and VIHF (that
-    of its identification mode: EG, EJ/EG or EJ), ``pacs`` are asked in this order.
+    of its identification mode: EG, EJ/EG or EJ), ``pacs`` are asked in this order. ``senders`` are the MSH-3 of the
+    RISes that may send for it; none: any.
     """
 
     id: str
     structure: Structure
     pacs: tuple[SitePacs, ...]
+    senders: tuple[str, ...] = ()
 
 
 class Sites:

@@ -26,12 +26,19 @@ _PARTIAL = Finding("dmp-partial", Severity.WARNING, "Le DMP a enregistré le KOS
 
 
 async def case_of(services: Services, report_id: int, study_uid: str) -> Case:
-    """A report with the structure that publishes it. Raises ``Misconfigured`` (``structure-unknown``)."""
+    """A report with the structure that publishes it.
+
+    Raises ``Misconfigured``: ``structure-unknown``, or ``sender-unknown`` for a RIS that may not send for it.
+    """
     report = await services.reports.load(report_id)
     site = services.sites.of(report)
     if site is None:
         raise Misconfigured(
             "La structure du compte rendu n'est pas une de celles que sert la passerelle", code="structure-unknown"
+        )
+    if site.senders and report.sender.application not in site.senders:
+        raise Misconfigured(
+            "Le RIS émetteur (MSH-3) n'est pas un de ceux qui envoient pour cette structure", code="sender-unknown"
         )
     return Case(report_id, study_uid, report, site)
 

@@ -29,7 +29,7 @@ def reports(letters: str, structure: tuple[str, str]) -> Iterator[Published]:
             started=_STARTED,
             stopped=_STOPPED,
             references=tuple(_references(known)),
-            title=f"Compte rendu – {known.act.ccam_label}",
+            title=known.act.ccam_label,
             events=(
                 (known.act.modality, "1.2.840.10008.2.16.4", known.act.modality_label),
                 (known.act.region, "2.16.840.1.113883.6.96", known.act.region_label),

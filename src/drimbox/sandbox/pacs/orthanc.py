@@ -54,7 +54,7 @@ def orthanc(config: OrthancConfig, studies: Iterable[Path] = ()) -> Iterator[Pac
     if program is None or _dicomweb() is None:
         raise Misconfigured("Orthanc n'est pas installé (paquets orthanc et orthanc-dicomweb).", code="orthanc-missing")
     config.state.mkdir(parents=True, exist_ok=True)
-    _stop_leftover(config.state)
+    stop_leftover(config.state)
     peer = PacsPeer(
         ae_title=config.ae_title,
         host="127.0.0.1",
@@ -143,7 +143,7 @@ def _process(program: str, config: OrthancConfig, peer: PacsPeer) -> Iterator[su
         pid.unlink(missing_ok=True)
 
 
-def _stop_leftover(state: Path) -> None:
+def stop_leftover(state: Path) -> None:
     """An Orthanc of an earlier start that was not stopped (its parent was killed) holds the folder and the ports."""
     file = state / "orthanc.pid"
     if not file.exists():

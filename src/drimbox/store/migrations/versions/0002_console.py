@@ -42,6 +42,7 @@ $$;
 CREATE INDEX publication_accessions ON publication USING gin (accessions_of(metadata));
 CREATE INDEX publication_documents ON publication USING gin (document_ids);
 CREATE INDEX incident_study ON incident (study_uid) WHERE study_uid <> '';
+CREATE INDEX incident_report ON incident (report_id);
 """
 
 

@@ -1,0 +1,175 @@
+"""The operator's console, put together: its pages on one TLS listener, and what the command line shares with them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from drimbox import __version__
+from drimbox.box.services import Services, credential
+from drimbox.box.settings import ConsoleSection, PacsSection, Settings
+from drimbox.box.structures import Served
+from drimbox.console.account import LockRules
+from drimbox.console.acts import Resync
+from drimbox.console.app import console_app
+from drimbox.console.passwords import PasswordRules
+from drimbox.console.sessions import Limits
+from drimbox.console.web.desk import SettingLine
+from drimbox.foundation.errors import DrimboxError
+from drimbox.foundation.http_server import serving
+from drimbox.pacs.site import Pacs, PacsLink
+from drimbox.trust.tls import server_context
+
+_HANDSHAKE_SECONDS = 5.0
+_REFUSAL_SECONDS = 0.5
+
+
+@asynccontextmanager
+async def running(
+    services: Services,
+    section: ConsoleSection,
+    structures: Mapping[str, Served],
+    resync: Resync | None = None,
+) -> AsyncIterator[None]:
+    """Serve the console until the block ends. Raises ``Misconfigured``, ``OSError``."""
+    settings = services.settings
+    async with AsyncExitStack() as stack:
+        links = {p.id: PacsLink(_pacs(p)) for p in settings.pacs if settings.source is not None}
+        for link in links.values():
+            stack.callback(link.close)
+
+        async def health() -> Mapping[str, bool]:
+            return await neighbours(settings, links, structures)
+
+        app = await stack.enter_async_context(
+            console_app(
+                box_name=settings.box.name,
+                version=__version__,
+                public_url=section.public_url,
+                pool=services.pool,
+                clock=services.clock,
+                journal=services.journal,
+                structures={one.id: one.settings.name for one in structures.values()},
+                psc=services.psc if section.pro_sante_connect else None,
+                health=health,
+                resync=resync,
+                settings=setting_lines(settings),
+                limits=Limits(idle=section.idle_minutes * 60, session=section.session_hours * 3600),
+                passwords=password_rules(section),
+                locking=LockRules(section.lock_failures, section.lock_minutes),
+            )
+        )
+        # Pages for browsers: no client certificate is asked for, the login says who it is.
+        tls = server_context(credential(section.tls))
+        await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
+        yield
+
+
+def password_rules(section: ConsoleSection | None) -> PasswordRules:
+    """The rules of the configuration; without a console, those that it would have."""
+    if section is None:
+        return PasswordRules()
+    return PasswordRules(
+        min_length=section.password_length,
+        admin_min_length=section.admin_password_length,
+        classes=section.password_classes,
+        former=section.former_passwords,
+        max_age_days=section.password_days,
+        first_days=section.first_password_days,
+    )
+
+
+async def neighbours(
+    settings: Settings, links: Mapping[str, PacsLink], structures: Mapping[str, Served]
+) -> Mapping[str, bool]:
+    """Who answers now: each PACS (C-ECHO), the DMP (TLS with each structure's certificate)."""
+    checks = {f"PACS {name}": _echoes(link) for name, link in links.items()}
+    for one in structures.values():
+        name = "DMP" if len(structures) == 1 else f"DMP ({one.id})"
+        checks[name] = _shakes_hands(settings.dmp.registry, one.tls)
+    return dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
+
+
+async def _echoes(link: PacsLink) -> bool:
+    try:
+        await link.echo()
+    except DrimboxError:
+        return False
+    return True
+
+
+async def _shakes_hands(url: str, tls: ssl.SSLContext) -> bool:
+    """Is a TLS connection to that address accepted, with our certificate? Nothing is asked over it."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=tls)
+    except (OSError, TimeoutError):
+        return False
+    try:
+        # In TLS 1.3 a refusal of our certificate comes after the handshake: whoever waits for a question accepted it.
+        async with asyncio.timeout(_REFUSAL_SECONDS):
+            await reader.read(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    finally:
+        writer.transport.abort()
+    return False
+
+
+def _pacs(section: PacsSection) -> Pacs:
+    """For an echo now and then: one association, and little patience."""
+    return Pacs(
+        id=section.id,
+        host=section.host,
+        port=section.port,
+        ae_title=section.ae_title,
+        calling_ae_title=section.calling_ae_title,
+        connect_timeout=section.connect_timeout,
+        answer_timeout=min(section.answer_timeout, 10),
+        max_associations=1,
+    )
+
+
+def setting_lines(settings: Settings) -> Sequence[SettingLine]:
+    """Every setting in force, as the console shows it. Secrets are files, of which only the path is known here."""
+    return tuple(_lines("", settings))
+
+
+def _lines(place: str, model: BaseModel) -> Sequence[SettingLine]:
+    found: list[SettingLine] = []
+    nested: list[SettingLine] = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        inner = f"{place}.{name}" if place else name
+        if isinstance(value, BaseModel):
+            nested += _lines(inner, value)
+        elif isinstance(value, tuple) and value and all(isinstance(v, BaseModel) for v in value):
+            for index, each in enumerate(value):
+                nested += _lines(f"{inner}[{index}]", each)
+        elif place:
+            found.append(SettingLine(place, name, _shown(value), (field.description or "").replace("`", "")))
+    return [*found, *nested]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "oui" if value else "non"
+    if value is None:
+        return ""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_shown(each)}" for key, each in value.items())
+    return str(value)

@@ -1,0 +1,119 @@
+"""What an operator can do about each cause, in words; ``press`` is the button that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from drimbox.publication.incidents import WAITING, Incident
+
+Press = Literal["retry", "resync", "discard", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to look at or to correct, then which button (none: it goes on by itself, or nothing is needed)."""
+
+    text: str
+    press: Press = "retry"
+
+
+_MESSAGE = Advice(
+    "Le message a été refusé et l'émetteur le sait. Corrigez-le à la source et renvoyez-le depuis le RIS, "
+    "puis classez cet incident.",
+    "discard",
+)
+_IDENTITY = Advice(
+    "L'identité du patient n'est pas la même partout. Faites-la vérifier par la cellule d'identitovigilance, corrigez "
+    "le RIS ou le PACS, puis réessayez ; si c'est le compte rendu qui est faux, faites-le renvoyer.",
+)
+_PACS = Advice("Vérifiez le PACS et le réseau. Le travail reprend de lui-même ; « Réessayer » l'avance.")
+_DMP = Advice(
+    "Le DMP a refusé l'envoi. Le code d'erreur du DMP dit pourquoi : corrigez ce qu'il désigne (compte rendu, "
+    "identité, certificat, configuration), puis réessayez.",
+)
+_CONFIGURATION = Advice("Corrigez la configuration ou le certificat, redémarrez la passerelle, puis réessayez.")
+_UNKNOWN = Advice("Corrigez ce que dit le motif, puis réessayez.")
+
+_ARCHIVE = Advice(
+    "Un lot d'une archive XDM n'a pas été importé. Corrigez ce que dit le motif (l'archive, ou les options de "
+    "« drimbox archive import »), puis relancez l'import : l'incident se ferme quand le lot est entré. Classez-le si le "
+    "lot ne doit pas l'être.",
+    "discard",
+)
+
+_BY_CODE: Mapping[str, Advice] = {
+    "archive-other-current": Advice(
+        "Un KOS importé et un KOS de la passerelle se disent tous deux courants. Vérifiez au DMP qu'il n'en reste qu'un, "
+        "puis classez cette alerte.",
+        "discard",
+    ),
+    WAITING: Advice("Le travail reprend de lui-même, de plus en plus rarement ; « Réessayer » l'avance."),
+    "study-unknown": Advice(
+        "Aucun PACS n'a cet examen. Vérifiez qu'il y est arrivé et que son identifiant est celui du compte rendu, puis "
+        "réessayez.",
+    ),
+    "study-empty": Advice("Le PACS connaît l'examen sans image. Attendez la fin de leur envoi, puis réessayez."),
+    "birth-place-differs": Advice(
+        "L'examen est publié. Faites vérifier le lieu de naissance à la source, puis classez cette alerte.", "discard"
+    ),
+    "kos-gone": Advice(
+        "L'examen est publié. Le KOS précédent avait été retiré hors de la passerelle : cherchez par qui, puis classez "
+        "cette alerte.",
+        "discard",
+    ),
+    "kos-moved": Advice(
+        "L'examen est publié chez le bon patient. Vérifiez que le changement d'identité était voulu, puis classez "
+        "cette alerte.",
+        "discard",
+    ),
+    "depublish-patient": Advice(
+        "Une suppression désigne l'examen d'un autre patient : rien n'a été fait. Faites corriger et renvoyer le "
+        "message de suppression, puis classez cet incident.",
+        "discard",
+    ),
+    "depublish-document": Advice(
+        "Une suppression désigne un compte rendu inconnu ici : rien n'a été fait. Faites vérifier le message, puis "
+        "classez cet incident.",
+        "discard",
+    ),
+    "structure-unknown": _CONFIGURATION,
+    "structure-keys": _CONFIGURATION,
+    "sign-key": _CONFIGURATION,
+    "pacs-none": _CONFIGURATION,
+    "pacs-unknown": _CONFIGURATION,
+    "credential": _CONFIGURATION,
+    "defect": Advice(
+        "La passerelle elle-même a un défaut : signalez-le avec son journal technique. « Réessayer » après correction.",
+    ),
+}
+_BY_PREFIX: tuple[tuple[str, Advice], ...] = (
+    ("hl7-", _MESSAGE),
+    ("cda-", _MESSAGE),
+    ("ins-", _IDENTITY),
+    ("ipp-", _IDENTITY),
+    ("accession-", _IDENTITY),
+    ("birth-", _IDENTITY),
+    ("given-name", _IDENTITY),
+    ("sex-", _IDENTITY),
+    ("pacs-name", _IDENTITY),
+    ("pacs-ipp", _IDENTITY),
+    ("pacs-birth-date", _IDENTITY),
+    ("pacs-sex", _IDENTITY),
+    ("pacs-", _PACS),
+    ("dmp-", _DMP),
+    ("certificate-", _CONFIGURATION),
+    ("trust-", _CONFIGURATION),
+)
+
+
+def advice_for(incident: Incident) -> Advice:
+    """What to do about an open line of the queue."""
+    if incident.code.startswith("archive-"):
+        return _BY_CODE.get(incident.code, _ARCHIVE)
+    if incident.report_id is None and not incident.study_uid:
+        return _MESSAGE
+    if (found := _BY_CODE.get(incident.code)) is not None:
+        return found
+    return next((advice for prefix, advice in _BY_PREFIX if incident.code.startswith(prefix)), _UNKNOWN)
