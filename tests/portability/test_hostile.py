@@ -246,6 +246,19 @@ def test_a_path_that_leads_outside_is_ignored_and_nothing_is_written(tmp_path: P
 
 
 @pytest.mark.requirement("DB.SO.30")
+async def test_a_value_that_the_database_does_not_take_refuses_its_set_alone(
+    box: Box, official: dict[str, bytes], tmp_path: Path
+) -> None:
+    long = "".join(chr(0x4E00 + n) for n in range(6000)).encode()
+    evil = official | {"METADATA.XML": official["METADATA.XML"].replace(b">725229536725002^", b">" + long + b"^")}
+    sets = {"SS000001": evil, "SS000002": official}
+    files = {f"KA202401/IHE_XDM/{s}/{name}": content for s, found in sets.items() for name, content in found.items()}
+    (tmp_path / "x.zip").write_bytes(zipped(files))
+    done = await box.import_(tmp_path / "x.zip", targets=[BCOM])
+    assert ([d.code for d in done.details], done.imported) == (["archive-values"], 1)
+
+
+@pytest.mark.requirement("DB.SO.30")
 async def test_a_path_that_leads_outside_is_told(box: Box, official: dict[str, bytes], tmp_path: Path) -> None:
     files = {f"{SET}/{name}": content for name, content in official.items()}
     (tmp_path / "x.zip").write_bytes(zipped(files | {"../../evil.txt": b""}))

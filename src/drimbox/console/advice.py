@@ -38,15 +38,15 @@ _UNKNOWN = Advice("Corrigez ce que dit le motif, puis réessayez.")
 
 _ARCHIVE = Advice(
     "Un lot d'une archive XDM n'a pas été importé. Corrigez ce que dit le motif (l'archive, ou les options de "
-    "« drimbox archive import »), puis relancez l'import : l'incident se ferme quand le lot est entré. Classez-le si le "
-    "lot ne doit pas l'être.",
+    "« drimbox archive import »), puis relancez l'import : l'incident se ferme quand le lot est entré. Classez-le si "
+    "le lot ne doit pas l'être.",
     "discard",
 )
 
 _BY_CODE: Mapping[str, Advice] = {
     "archive-other-current": Advice(
-        "Un KOS importé et un KOS de la passerelle se disent tous deux courants. Vérifiez au DMP qu'il n'en reste qu'un, "
-        "puis classez cette alerte.",
+        "Un KOS importé et un KOS de la passerelle se disent tous deux courants. Vérifiez au DMP qu'il n'en reste "
+        "qu'un, puis classez cette alerte.",
         "discard",
     ),
     WAITING: Advice("Le travail reprend de lui-même, de plus en plus rarement ; « Réessayer » l'avance."),

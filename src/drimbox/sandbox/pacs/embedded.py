@@ -145,7 +145,8 @@ class _Pacs:
             yield None, None
             return
         paths = self._holdings.select(event.identifier)
-        yield node.host, node.port, {"contexts": self._contexts(), "evt_handlers": [(evt.EVT_CONN_OPEN, _no_nagle)]}
+        handlers = [(evt.EVT_CONN_OPEN, _no_nagle), (evt.EVT_CONN_OPEN, _answers_to_the_sender)]
+        yield node.host, node.port, {"contexts": self._contexts(), "evt_handlers": handlers}
         yield len(paths)
         for path in paths[: faults.move_after]:
             if event.is_cancelled:
@@ -179,3 +180,13 @@ def _no_nagle(event: evt.Event) -> None:
     transport = event.assoc.dul.socket
     if transport is not None and transport.socket is not None:
         transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _answers_to_the_sender(event: evt.Event) -> None:
+    """Leave each C-STORE response to who waits for it.
+
+    The association's own loop looks for messages too, and now and then takes the response away before it has noticed
+    that it is told to pause: the sender would wait 30 s in vain, then abort.
+    """
+    wait = event.assoc.dimse.get_msg
+    event.assoc.dimse.get_msg = lambda block=False: wait(block=True) if block else (None, None)
