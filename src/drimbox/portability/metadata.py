@@ -110,7 +110,10 @@ def read_metadata(data: bytes) -> Lot:
         unique_id = _identifier(document, EntryScheme.UNIQUE_ID)
         filed[unique_id] = _take_out(document, statuses.get(unique_id, ""))
     _reorder(request)
-    return Lot(to_bytes(request), objects, filed, inline, assertion)
+    metadata = to_bytes(request)
+    # What breaks the rules of namespaces may be read once, and not again as it is written.
+    parse(metadata)
+    return Lot(metadata, objects, filed, inline, assertion)
 
 
 def _request(root: Element) -> Element:
@@ -122,7 +125,7 @@ def _request(root: Element) -> Element:
 
 def _alone(request: Element) -> Element:
     """The request as a document of its own, free of the namespaces of the message around it."""
-    alone = etree.fromstring(etree.tostring(request, with_tail=False))
+    alone = parse(etree.tostring(request, with_tail=False))
     etree.cleanup_namespaces(alone)
     return alone
 

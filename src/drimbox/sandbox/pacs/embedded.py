@@ -189,4 +189,6 @@ def _answers_to_the_sender(event: evt.Event) -> None:
     that it is told to pause: the sender would wait 30 s in vain, then abort.
     """
     wait = event.assoc.dimse.get_msg
-    event.assoc.dimse.get_msg = lambda block=False: wait(block=True) if block else (None, None)
+    event.assoc.dimse.get_msg = (  # type: ignore[method-assign]
+        lambda block=False: wait(block=True) if block else (None, None)
+    )
