@@ -125,7 +125,7 @@ def _request(root: Element) -> Element:
 
 def _alone(request: Element) -> Element:
     """The request as a document of its own, free of the namespaces of the message around it."""
-    alone = parse(etree.tostring(request, with_tail=False))
+    alone = parse(etree.tostring(request, with_tail=False, encoding="UTF-8"))
     etree.cleanup_namespaces(alone)
     return alone
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ def running(folder: Path) -> Iterator[str]:
             # The library counts its users by process number and never forgets one that was killed.
             (folder / ".handle_pids.json").unlink(missing_ok=True)
         fcntl.flock(users, fcntl.LOCK_SH)
-        server = postgres_server.get_server(folder, cleanup_mode="stop")
+        with _locale_of_its_own():
+            server = postgres_server.get_server(folder, cleanup_mode="stop")
         over = threading.Event()
         watch = threading.Thread(target=_keep_alive, args=(folder, server, over), name="postgres-watch", daemon=True)
         watch.start()
@@ -53,6 +55,20 @@ def running(folder: Path) -> Iterator[str]:
                 server.cleanup()
             if _is_last(users) and (folder / "postmaster.pid").exists():
                 server.stop()
+
+
+@contextmanager
+def _locale_of_its_own() -> Iterator[None]:
+    """A database sorts and folds the same way on every machine, and is made where the caller's locale is not there."""
+    former = os.environ.get("LC_ALL")
+    os.environ["LC_ALL"] = "C.UTF-8"
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ["LC_ALL"]
+        else:
+            os.environ["LC_ALL"] = former
 
 
 def stop_abandoned(folder: Path) -> None:
