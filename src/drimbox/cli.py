@@ -271,7 +271,7 @@ def test(slow: bool, arguments: tuple[str, ...]) -> None:
         [str(tools / "ruff"), "format", "--check", "src", "tests"],
         [str(tools / "ruff"), "check", "src", "tests"],
         [str(tools / "mypy")],
-        [str(tools / "pytest"), "-q", *([] if slow else ["-m", "not slow"]), *arguments],
+        [str(tools / "pytest"), "-q", *(["-o", "faulthandler_timeout=0"] if slow else ["-m", "not slow"]), *arguments],
     ]
     for command in commands:
         status = subprocess.run(command, cwd=HOME, check=False).returncode  # noqa: S603

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = Path(os.environ.get("DRIMBOX_CHROMIUM", "/usr/bin/chromium"))
 WITH_IMAGES = "ABCE"
 
 
@@ -67,7 +69,9 @@ async def chromium(installed: None, world: World) -> AsyncIterator[Browser]:
             ],
         )
         yield browser
-        await browser.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -184,7 +188,7 @@ async def test_three_hundred_slices(world: World, watched: Watched) -> None:
     canvas = viewer.locator("canvas.cornerstone-canvas").first
     before = imagecodecs.png_decode(await canvas.screenshot())
     await canvas.hover()
-    for _ in range(40):
+    for _ in range(10):
         await page.mouse.wheel(0, 100)
 
     async def moved() -> bool:

@@ -10,13 +10,15 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from drimbox.sandbox.pacs import orthanc
@@ -24,6 +26,7 @@ from drimbox.sandbox.pacs import orthanc
 pytestmark = [pytest.mark.e2e]
 
 ROOT = Path(__file__).parents[2]
+LONGEST = 180.0
 STUDY = "1.2.250.1.213.4.5.2.1.105"
 
 
@@ -44,14 +47,25 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd="/"
     )
+    # One that hangs shows where, and is a failed test rather than the end of all.
+    patience = threading.Timer(LONGEST, lambda: kill_family(process.pid))
+    patience.start()
     try:
         yield process
     finally:
+        patience.cancel()
         if process.poll() is None:
             process.kill()
             process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+def kill_family(pid: int) -> None:
+    """The process and whatever it started, so that none of them holds our end of the pipe."""
+    for each in (*psutil.Process(pid).children(recursive=True), psutil.Process(pid)):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def until(process: subprocess.Popen[str], words: str) -> str:
@@ -116,6 +130,18 @@ def test_ctrl_c_while_it_starts(folder: Path) -> None:
         until(process, "Les PACS et les DRIMbox")
         time.sleep(1)
         assert interrupted(process) == 0
+    nothing_is_left(folder)
+
+
+def test_ctrl_c_reaches_it_whoever_started_it(folder: Path) -> None:
+    """A launcher that blocks the signal blocks it in all that it starts."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with demo("--fresh", "--state", str(folder)) as process:
+            until(process, "La visionneuse")
+            assert interrupted(process) == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
     nothing_is_left(folder)
 
 

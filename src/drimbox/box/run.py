@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from drimbox.box import console, consumer, services, source
 from drimbox.box.settings import Settings
 from drimbox.box.structures import served
 from drimbox.foundation.errors import DrimboxError, Misconfigured
+from drimbox.foundation.signals import stop_on
 from drimbox.record import logs
 from drimbox.record.audit import Actor, Event, Kind
 from drimbox.store import database, embedded
@@ -29,6 +31,8 @@ _log = logging.getLogger(__name__)
 def main_box(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; ``READY`` goes to standard output once every listener accepts. The exit status."""
     logs.configure(settings.box.log_level)
+    # Told to stop while it starts: what is open so far is closed in order, the database above all.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings.box.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(settings.box.state_dir), database_of(settings) as dsn:
@@ -70,9 +74,7 @@ def database_of(settings: Settings) -> Iterator[str]:
 
 async def _run(settings: Settings, dsn: str) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop_on(stop)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(database.opened(dsn, size=settings.database.pool_size))
         common = await stack.enter_async_context(services.opened(settings, pool))

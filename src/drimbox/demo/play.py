@@ -22,6 +22,7 @@ from drimbox.demo.places import FIRST_PORT, ports
 from drimbox.demo.processes import NotStarted
 from drimbox.demo.visitor import Lost
 from drimbox.foundation.errors import DrimboxError, Misconfigured
+from drimbox.foundation.signals import TOLD_TO_STOP, stop_on
 from drimbox.reports import hl7
 from drimbox.reports.reading import read_report
 from drimbox.sandbox.pacs import orthanc
@@ -84,8 +85,7 @@ def _alone(state: Path) -> Iterator[None]:
 async def _played(options: Options, state: Path) -> int:
     stop = asyncio.Event()
     # A terminal that is closed (SIGHUP) ends the demonstration as Ctrl-C does.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop_on(stop, *TOLD_TO_STOP, signal.SIGHUP)
     playing = asyncio.create_task(_mesh_and_story(options, state))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([playing, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -50,23 +50,33 @@ async def started(
     log.parent.mkdir(parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *_bound_to_us(),
-            sys.executable,
-            "-m",
-            "drimbox",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=output,
-            env={**os.environ, **(environment or {})},
-            # Ctrl-C is for the one who stops them in order, not for each of them at once.
-            start_new_session=True,
-        )
+    # A pipe of our own: asyncio would wait for the end of its pipes too, and whatever the process leaves behind holds
+    # them open.
+    reading, writing = os.pipe()
     try:
-        await _until_ready(process, name, log, patience)
-        yield Running(name, process, log, loop.time() - begun)
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *_bound_to_us(),
+                sys.executable,
+                "-m",
+                "drimbox",
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
+                # Ctrl-C is for the one who stops them in order, not for each of them at once.
+                start_new_session=True,
+            )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    try:
+        async with _lines(reading) as said:
+            await _until_ready(said, name, log, patience)
+            yield Running(name, process, log, loop.time() - begun)
     finally:
         await _stopped(process)
 
@@ -77,11 +87,23 @@ def _bound_to_us() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
-async def _until_ready(process: asyncio.subprocess.Process, name: str, log: Path, patience: float) -> None:
-    assert process.stdout is not None
+@asynccontextmanager
+async def _lines(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
+    """What is written into a pipe, until the block ends."""
+    said = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(said), os.fdopen(descriptor, "rb", 0)
+    )
+    try:
+        yield said
+    finally:
+        transport.close()
+
+
+async def _until_ready(said: asyncio.StreamReader, name: str, log: Path, patience: float) -> None:
     try:
         async with asyncio.timeout(patience):
-            while line := await process.stdout.readline():
+            while line := await said.readline():
                 if line.decode("utf-8", "replace").strip() == READY:
                     return
     except TimeoutError:

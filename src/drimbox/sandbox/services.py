@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_server import serving
+from drimbox.foundation.signals import stop_on
 from drimbox.sandbox.dmp import Authorisation, KnownPatient, KnownStructure, dmp_app, view_app
 from drimbox.sandbox.dmp.vocabulary import SERVICES_PATH
 from drimbox.sandbox.issuing import (
@@ -133,9 +133,7 @@ def main_services(config: ServicesConfig, *, ready: Callable[[Endpoints], None] 
 
 async def _until_told(config: ServicesConfig, ready: Callable[[Endpoints], None]) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop_on(stop)
     async with run_services(config) as endpoints:
         ready(endpoints)
         await stop.wait()
@@ -184,7 +182,7 @@ def _dmp(config: ServicesConfig, authority: TestAuthority, clock: Clock) -> Star
         revocation_lists=authority.revocation_lists,
         schema_dir=config.schemas,
         structures=structures,
-        patients=(patient,),
+        patients=(patient, *config.patients),
         clock=clock,
     )
     source = config.sites[0].place

