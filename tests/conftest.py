@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parent.parent
 def pytest_configure() -> None:
     # The programs that tests start find the sources as the tests do, however pytest itself was started.
     os.environ["PYTHONPATH"] = str(ROOT / "src")
+    # Nor must it matter which signals the one who started pytest had blocked: PACSs and browsers would inherit that.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 from mesh_world import NOW, World, control, eventually
 
-from drimbox.demo.processes import Running, started
+from drimbox.demo import story
+from drimbox.demo.processes import NotStarted, Running, started
 from drimbox.demo.visitor import Visitor
 from drimbox.foundation.errors import Unavailable
 from drimbox.sandbox.ris import letters, wire
@@ -155,6 +156,17 @@ async def test_a_killed_box_starts_again_and_serves(world: World, interrupted: I
         return not any(map(runs, interrupted.left))
 
     await eventually(gone, "processes of the killed box live on", 10)
+
+
+async def test_a_box_started_twice_by_mistake(world: World) -> None:
+    """The second one says so and ends; what the first one holds stays."""
+    await world.publish("B")
+    opened = await world.opened(study_of("B"))
+    config = world.mesh.state / "site-b.toml"
+    with pytest.raises(NotStarted, match="tourne déjà"):
+        async with started("site b", ["run", "--config", str(config)], log=world.mesh.state / "logs" / "twice.log"):
+            pass
+    assert len(await story.fetch_all(opened, story.Timings(), world.said.append)) == 20
 
 
 # ------------------------------------------------------------------------------------------------------------- the DMP

@@ -9,6 +9,7 @@ import pytest
 from mesh_world import APPROVED, NOW, World, control, document_of, official, with_document
 
 from drimbox.demo import story
+from drimbox.demo.visitor import Visitor
 from drimbox.manifest.read import read_manifest
 from drimbox.sandbox.ris import letters, wire
 from drimbox.sandbox.ris.exams import exam
@@ -159,6 +160,37 @@ async def test_visitors_at_once_each_get_their_own_images(world: World) -> None:
     studies = [study for letter in "BCDFHN" for study in await world.publish(letter)]
     counts = [len(images) for images in await asyncio.gather(*map(world.seen, studies))]
     assert counts == [20, 48, 24, 12, 10, 20, 2]
+
+
+@pytest.mark.requirement("DB.CO.59", "DB.CO.64")
+async def test_the_address_of_an_exam_is_worth_nothing_to_anyone_else(world: World) -> None:
+    """Another browser, logged in or not, gets neither the page, nor the images, nor the report."""
+    await world.publish("B")
+    mine = await world.opened(f"{STUDY}102")
+    addresses = [mine.page.address, f"{mine.dicomweb}/studies", mine.dicomweb.removesuffix("/dicomweb") + "/etat"]
+    assert [(await mine.visitor.get(a)).status for a in addresses] == [200, 200, 200]
+    other, _ = await world.listed()
+    for visitor in (other, Visitor(world.mesh.http, world.mesh.tls)):
+        for address in addresses:
+            page = await visitor.get(address)
+            assert page.status == 404
+            assert b"PAT-TROIS" not in page.body
+
+
+@pytest.mark.requirement("DMP/UX.08")
+async def test_another_patient_is_shown_nothing_of_this_one(world: World) -> None:
+    """The same radiologist calls for a patient who has no DMP: that is said, and nothing else is shown."""
+    await world.publish("B")
+    visitor, listed = await world.listed()
+    assert "Ouvrir les images" in listed.text
+    call = world.call(**{"Patient.identifier.value": "207058575627097", "Patient.name.family": "PAT-AUTRE"})
+    page = await visitor.post(world.mesh.call_url, call)
+    assert "PAT-AUTRE" in page.text
+    while 'aria-busy="true"' in page.body.decode():
+        page = await visitor.get(page.address)
+    assert "pas de DMP" in page.text
+    assert "Ouvrir les images" not in page.text
+    assert "PAT-TROIS" not in page.text
 
 
 @pytest.mark.requirement("DB.SO.03")

@@ -81,6 +81,7 @@ BOMB = b'<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
         (put("METADATA.XML", None), "archive-file-missing"),
         (put("METADATA.XML", b""), "xml-syntax"),
         (put("METADATA.XML", BOMB), "xml-dtd"),
+        (swap("METADATA.XML", b'id="cla10"', b'id="cla10" x:y="1"'), "xml-syntax"),
         (put("METADATA.XML", b"<a/>"), "archive-metadata"),
         (put("METADATA.XML", b"<a>" * 300 + b"</a>" * 300), "xml-depth"),
         (swap("METADATA.XML", b"SubmissionSet01", b""), "metadata-identifier"),
@@ -141,6 +142,14 @@ def test_test_identities_stay_out_of_a_production_box(official: dict[str, bytes]
     with pytest.raises(Refused) as refused:
         check_set(Memory(official), ins_range="production")
     assert refused.value.code == "ins-range"
+
+
+def test_names_that_are_odd_are_kept(official: dict[str, bytes]) -> None:
+    odd = official["METADATA.XML"].replace(b'id="cla10"', 'id="cla10" é="1"'.encode())
+    files = official | {"METADATA.XML": odd}
+    checked = check_set(Memory(files), ins_range="test")
+    # What is kept can be read again.
+    assert read_metadata(checked.metadata).metadata == checked.metadata
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
