@@ -18,8 +18,8 @@ from drimbox.console.app import console_app
 from drimbox.console.passwords import Cost, hashed
 from drimbox.console.sessions import Limits
 from drimbox.console.web.desk import Desk, SettingLine
-from drimbox.console.web.guard import Guard
 from drimbox.foundation.clock import FixedClock
+from drimbox.foundation.http_guard import Guard
 from drimbox.record.audit import Actor, Event, Recorded, Search
 from drimbox.store.database import Pool
 from publication.publication_examples import NOW, World, study_of, world_on

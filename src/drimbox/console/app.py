@@ -31,7 +31,7 @@ from drimbox.console.web import accounts, queue, signin, studies
 from drimbox.console.web.desk import LOGIN_PATH, PASSWORD_PATH, Desk, SettingLine, cookie_name, for_people
 from drimbox.console.web.guard import (
     DATABASE_ERRORS,
-    Guard,
+    complete,
     on_crash,
     on_database_error,
     on_error,
@@ -39,8 +39,10 @@ from drimbox.console.web.guard import (
 )
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError
+from drimbox.foundation.http_guard import Guard
 from drimbox.publication.incidents import Incidents
 from drimbox.record.audit import Event, Kind, Object, Thing
+from drimbox.record.logs import correlated
 from drimbox.store.database import Pool
 
 PSC_PATH = "/connexion/psc"
@@ -114,7 +116,15 @@ async def console_app(
     doors = frozenset((LOGIN_PATH, PSC_PATH, CALLBACK_PATH))
     try:
         # Outermost, so that even the page of an internal error carries the headers.
-        yield Guard(app, clock=clock, public_url=public_url, doors=doors, per_minute=logins_per_minute)
+        yield Guard(
+            app,
+            clock=clock,
+            public_url=public_url,
+            doors=doors,
+            per_minute=logins_per_minute,
+            complete=complete,
+            correlated=correlated,
+        )
     finally:
         sweeper.cancel()
         with suppress(asyncio.CancelledError):

@@ -21,9 +21,11 @@ from drimbox.consumer.sessions import Limits, Sessions
 from drimbox.consumer.viewer_files import load_viewer
 from drimbox.consumer.web import dicomweb, documents, entry, reading, signin, statics, viewer
 from drimbox.consumer.web.desk import Desk, cookie_name
-from drimbox.consumer.web.guard import Guard, on_crash, on_error, on_http_error
+from drimbox.consumer.web.guard import complete, on_crash, on_error, on_http_error
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError
+from drimbox.foundation.http_guard import Guard
+from drimbox.record.logs import correlated
 from drimbox.reports.report import Coded
 
 BACKCHANNEL_PATH = "/psc/deconnexion"
@@ -93,7 +95,15 @@ async def consumer_app(
     sweeper = asyncio.create_task(_sweep(sessions))
     try:
         # Outermost, so that even the page of an internal error carries the headers.
-        yield Guard(app, clock=clock, public_url=public_url, doors=doors, per_minute=calls_per_minute)
+        yield Guard(
+            app,
+            clock=clock,
+            public_url=public_url,
+            doors=doors,
+            per_minute=calls_per_minute,
+            complete=complete,
+            correlated=correlated,
+        )
     finally:
         sweeper.cancel()
         with suppress(asyncio.CancelledError):

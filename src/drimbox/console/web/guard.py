@@ -1,24 +1,18 @@
-"""What stands around every answer: security headers, French error pages, a limit on how often one caller may knock."""
+"""What every answer of the console says: security headers, and French error pages."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections import OrderedDict
-from urllib.parse import urlsplit
 
 import psycopg
 import psycopg_pool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
 
 from drimbox.console.web.desk import page
-from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Busy, DrimboxError, Unavailable
-from drimbox.record import logs
 
 DATABASE_ERRORS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
 
@@ -29,14 +23,9 @@ _HEADERS = {
         "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
     ),
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     # Not "no-referrer": browsers would then hide from us where a form comes from.
     "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 _TITLES = {
     400: "Demande refusée",
@@ -61,56 +50,10 @@ _STATUSES = {
 }
 
 
-class Guard:
-    """Wraps the application. ``doors`` are the paths open to strangers, ``per_minute`` how often one address knocks."""
-
-    def __init__(self, app: ASGIApp, *, clock: Clock, public_url: str, doors: frozenset[str], per_minute: int) -> None:
-        self._app = app
-        self._doors = doors
-        self._knocks = Knocks(clock, per_minute)
-        self._lasting_tls = not _is_local(urlsplit(public_url).hostname or "")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if self._lasting_tls:
-                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-            await send(message)
-
-        if scope["path"] in self._doors and not self._knocks.allow(_client(scope)):
-            refusal = PlainTextResponse("Trop de demandes : réessayez dans une minute.\n", 429, {"Retry-After": "60"})
-            await refusal(scope, receive, guarded)
-            return
-        with logs.correlated():
-            await self._app(scope, receive, guarded)
-
-
-class Knocks:
-    """A token bucket per caller, for a bounded number of callers."""
-
-    _CALLERS = 10_000
-
-    def __init__(self, clock: Clock, per_minute: int) -> None:
-        self._clock = clock
-        self._per_minute = float(per_minute)
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allow(self, caller: str) -> bool:
-        now = self._clock.monotonic()
-        left, since = self._buckets.pop(caller, (self._per_minute, now))
-        left = min(self._per_minute, left + (now - since) * self._per_minute / 60)
-        allowed = left >= 1
-        self._buckets[caller] = (left - 1 if allowed else left, now)
-        while len(self._buckets) > self._CALLERS:
-            self._buckets.popitem(last=False)
-        return allowed
+def complete(headers: MutableHeaders) -> None:
+    """What the answers of the console say of themselves."""
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -143,16 +86,3 @@ async def on_crash(request: Request, error: Exception) -> Response:
 
 def _problem(request: Request, status: int, reason: str) -> Response:
     return page(request, "problem.html", status=status, title=_TITLES.get(status, "Erreur"), reason=reason)
-
-
-def _client(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
-
-
-def _is_local(host: str) -> bool:
-    """HSTS on a loopback name would bind every other service of the machine, for a year."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -1,35 +1,22 @@
-"""What stands around every answer: security headers, French error pages, a limit on how often one caller may knock."""
+"""What every answer of the consumer says: security headers, and French error pages."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections import OrderedDict
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from drimbox.consumer.professional import LoginEnded
 from drimbox.consumer.sessions import Gone
 from drimbox.consumer.web.desk import desk_of, page, see_other
 from drimbox.consumer.web.policies import PAGE_POLICY
-from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Busy, DrimboxError, IdentityMismatch, OutcomeUnknown, Refused, Unavailable
-from drimbox.record import logs
 
 _log = logging.getLogger(__name__)
 
-_ALWAYS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
-}
 _TITLES = {
     404: "Page introuvable",
     409: "Ouverture refusée",
@@ -41,62 +28,12 @@ _TITLES = {
 }
 
 
-class Guard:
-    """Wraps the application: headers on every answer, and a ceiling on the knocks of one address."""
-
-    def __init__(self, app: ASGIApp, *, clock: Clock, public_url: str, doors: frozenset[str], per_minute: int) -> None:
-        """``doors`` are the paths open to strangers; ``per_minute`` how often one address may use them."""
-        self._app = app
-        self._doors = doors
-        self._knocks = Knocks(clock, per_minute)
-        self._lasting_tls = not _is_local(urlsplit(public_url).hostname or "")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._complete(MutableHeaders(scope=message))
-            await send(message)
-
-        if scope["path"] in self._doors and not self._knocks.allow(_client(scope)):
-            refusal = PlainTextResponse("Trop de demandes : réessayez dans une minute.\n", 429, {"Retry-After": "60"})
-            await refusal(scope, receive, guarded)
-            return
-        with logs.correlated():
-            await self._app(scope, receive, guarded)
-
-    def _complete(self, headers: MutableHeaders) -> None:
-        for name, value in _ALWAYS.items():
-            headers.setdefault(name, value)
-        headers.setdefault("Cache-Control", "no-store")
-        headers.setdefault("Content-Security-Policy", PAGE_POLICY)
-        framed = "frame-ancestors 'self'" in headers["Content-Security-Policy"]
-        headers.setdefault("X-Frame-Options", "SAMEORIGIN" if framed else "DENY")
-        if self._lasting_tls:
-            headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-
-
-class Knocks:
-    """A token bucket per caller, for a bounded number of callers."""
-
-    _CALLERS = 10_000
-
-    def __init__(self, clock: Clock, per_minute: int) -> None:
-        self._clock = clock
-        self._per_minute = per_minute
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allow(self, caller: str) -> bool:
-        now = self._clock.monotonic()
-        left, since = self._buckets.pop(caller, (float(self._per_minute), now))
-        left = min(float(self._per_minute), left + (now - since) * self._per_minute / 60)
-        self._buckets[caller] = (left - 1 if left >= 1 else left, now)
-        while len(self._buckets) > self._CALLERS:
-            self._buckets.popitem(last=False)
-        return left >= 1
+def complete(headers: MutableHeaders) -> None:
+    """What the answers of the consumer say of themselves: a page, or the viewer in its frame."""
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+    framed = "frame-ancestors 'self'" in headers["Content-Security-Policy"]
+    headers.setdefault("X-Frame-Options", "SAMEORIGIN" if framed else "DENY")
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -153,16 +90,3 @@ def _status(error: DrimboxError) -> int:
         return 502
     codes = {"form": 403, "body-size": 413, "no-consent": 403, "no-frame": 404, "no-image": 404, "closed": 404}
     return codes.get(error.code, 422 if isinstance(error, Refused) else 502)
-
-
-def _client(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
-
-
-def _is_local(host: str) -> bool:
-    """HSTS on a loopback name would bind every other service of the machine, for a year."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
