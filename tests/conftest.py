@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,11 +23,20 @@ ROOT = Path(__file__).parent.parent
 def pytest_configure() -> None:
     # The programs that tests start find the sources as the tests do, however pytest itself was started.
     os.environ["PYTHONPATH"] = str(ROOT / "src")
+    # Every start of pytest shuts the temporary folder that runs share, to the account that runs PostgreSQL too.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.mkdtemp(prefix="drimbox-tests-"))
     # Nor must it matter which signals the one who started pytest had blocked: PACSs and browsers would inherit that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        shutil.rmtree(os.environ["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", metavar="N", help="the seed of a chaos run (random by default)")
+    parser.addoption("--chaos-messages", metavar="N", default="2000", help="messages of the long chaos run")
     parser.addoption("--requirements", metavar="FILE", help="write docs/requirements.md to FILE from the tests' marks")
 
 

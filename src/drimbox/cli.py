@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from drimbox.box.archive_commands import archive
+from drimbox.box.reconciliation_commands import reconcile
 
 if TYPE_CHECKING:
     from drimbox.box.settings import Settings
@@ -45,15 +46,15 @@ def config() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def check(path: Path) -> None:
     """Check a configuration: each mistake with its line and its remedy."""
-    _settings(path)
+    _settings(path, strict=True)
     click.echo(f"{path.name} : configuration correcte")
 
 
-def _settings(path: Path) -> Settings:
+def _settings(path: Path, *, strict: bool = False) -> Settings:
     from drimbox.box.config import ConfigMistakes, load
 
     try:
-        return load(path, os.environ)
+        return load(path, os.environ, strict=strict)
     except ConfigMistakes as error:
         click.echo(error.reason, err=True)
         for mistake in error.mistakes:
@@ -125,7 +126,7 @@ def queue_retry(path: Path, number: int) -> None:
 @_CONFIG
 @click.argument("number", type=int)
 def queue_resync(path: Path, number: int) -> None:
-    """Bring the study of one line of the queue in accordance with PACS and DMP."""
+    """Compare the study of one line of the queue with PACS and DMP, and set its KOS right."""
     from drimbox.box.operator import resynced
 
     _say(lambda: resynced(_settings(path), number))
@@ -140,6 +141,17 @@ def queue_discard(path: Path, number: int, reason: str) -> None:
     from drimbox.box.operator import discarded
 
     _say(lambda: discarded(_settings(path), number, reason))
+
+
+@main.command()
+@_CONFIG
+@click.argument("study_uid")
+@click.option("--structure", default="", help="this structure alone (its id in the configuration)")
+def resync(path: Path, study_uid: str, structure: str) -> None:
+    """Compare one study with PACS and DMP, and set its KOS right: updated, taken out, or published again."""
+    from drimbox.box.operator import compared
+
+    _say(lambda: compared(_settings(path), study_uid, structure))
 
 
 @main.group()
@@ -246,6 +258,20 @@ def _say(work: Callable[[], str]) -> None:
 
 
 @main.command()
+@_CONFIG
+@click.option("--study", "study_uid", default="", help="Study Instance UID; none: the reference study, or a recent one")
+@click.option("--pacs", default="", help="id of the PACS in the configuration, where it has several")
+@click.option("--picture", type=click.Path(path_type=Path), help="a PNG file of the figures")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="where every value is written")
+def speedtest(path: Path, study_uid: str, pacs: str, picture: Path | None, report: Path | None) -> None:
+    """Measure the site's own PACS: first image, throughput, and what slows it down (DB.SO.102)."""
+    from drimbox.box.speedtest import Options, measured
+
+    settings = _settings(path)
+    _say(lambda: measured(settings, Options(study_uid, pacs, picture, report)))
+
+
+@main.command()
 @click.option("--state", type=click.Path(path_type=Path), default=HOME / "var" / "demo", help="folder of its state")
 @click.option(
     "--message", type=click.Path(path_type=Path, exists=True), help="an HL7 message to send instead of exam E"
@@ -263,16 +289,33 @@ def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Pat
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--slow", is_flag=True, help="the long proofs too")
+@click.option("--chaos", is_flag=True, help="the chaos run alone: 2000 messages while everything around fails")
+@click.option("--fuzz", "minutes", type=float, help="fuzz every parser and service alone, for so many minutes")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def test(slow: bool, arguments: tuple[str, ...]) -> None:
-    """Check style and types, then run the tests; ARGUMENTS go to pytest."""
+def test(slow: bool, chaos: bool, minutes: float | None, arguments: tuple[str, ...]) -> None:
+    """Check style and types, then run the tests; ARGUMENTS go to pytest (--chaos-seed N, --chaos-messages N).
+
+    With --fuzz, ARGUMENTS are the names of the targets, all of them when there are none.
+    """
     tools = Path(sys.executable).parent
-    commands = [
-        [str(tools / "ruff"), "format", "--check", "src", "tests"],
-        [str(tools / "ruff"), "check", "src", "tests"],
-        [str(tools / "mypy")],
-        [str(tools / "pytest"), "-q", *(["-o", "faulthandler_timeout=0"] if slow else ["-m", "not slow"]), *arguments],
-    ]
+    if minutes is not None:
+        paths = os.pathsep.join(str(HOME / folder) for folder in ("src", "tests"))
+        command = [sys.executable, "-m", "fuzz", "campaign", str(minutes), *arguments]
+        sys.exit(subprocess.run(command, cwd=HOME, check=False, env={**os.environ, "PYTHONPATH": paths}).returncode)  # noqa: S603
+    unhurried = ["-o", "faulthandler_timeout=0"]
+    if chaos:
+        commands = [[str(tools / "pytest"), "-q", *unhurried, "-m", "chaos", "tests/chaos", *arguments]]
+    else:
+        commands = [
+            [str(tools / "ruff"), "format", "--check", "src", "tests"],
+            [str(tools / "ruff"), "check", "src", "tests"],
+            [str(tools / "mypy")],
+            [
+                *(str(tools / "pytest"), "-q"),
+                *([*unhurried, "-m", "not chaos"] if slow else ["-m", "not slow and not chaos"]),
+                *arguments,
+            ],
+        ]
     for command in commands:
         status = subprocess.run(command, cwd=HOME, check=False).returncode  # noqa: S603
         if status:
@@ -292,13 +335,28 @@ def sandbox(path: Path) -> None:
 
 
 @main.command()
-@click.option("--rounds", default=3, show_default=True, help="how often the walk of an image is measured")
+@click.argument("part", type=click.Choice(["mesh", "source", "pixels", "all"]), default="all")
+@click.option("--rounds", default=3, show_default=True, help="how often each walk is measured")
+@click.option("--backlog", "length", default=50_000, show_default=True, help="reports that wait in the source's queue")
+@click.option("--quick", is_flag=True, help="pixels: a few images only, to see that everything runs")
+@click.option("--picture", type=click.Path(path_type=Path), help="pixels: a PNG file of the table")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="where every value is written")
-def bench(rounds: int, report: Path | None) -> None:
-    """Measure the mesh on this machine; print the table."""
-    from drimbox.bench.mesh import measure
+def bench(part: str, rounds: int, length: int, quick: bool, picture: Path | None, report: Path | None) -> None:
+    """Measure the mesh, the source alone, the images beside their peers, or all on this machine; print the tables."""
+    from drimbox.bench import mesh, rows, source
+    from drimbox.bench.pixels import run as pixels
 
-    click.echo(asyncio.run(measure(HOME, rounds, report)))
+    found: list[rows.Row] = []
+    if part in ("mesh", "all"):
+        found += asyncio.run(mesh.measure(HOME, rounds))
+    if part in ("source", "all"):
+        found += asyncio.run(source.measure(rounds, length))
+    if found:
+        click.echo(f"{rows.machine()}\n\n{rows.table(found)}\n")
+    if part in ("pixels", "all"):
+        _say(lambda: pixels.measured(HOME, rounds, quick=quick, picture=picture, report=report, others=found))
+    elif report is not None:
+        rows.write(report, found)
 
 
 @main.group()
@@ -324,3 +382,4 @@ def docs_requirements() -> None:
 
 
 main.add_command(archive)
+main.add_command(reconcile)

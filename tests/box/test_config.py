@@ -70,7 +70,7 @@ def mistakes(tmp_path: Path, text: str, environment: dict[str, str] | None = Non
     file = tmp_path / "box.toml"
     file.write_text(text, "utf-8")
     try:
-        load(file, environment or {})
+        load(file, environment or {}, strict=True)
     except ConfigMistakes as error:
         return error.mistakes
     return ()
@@ -125,6 +125,46 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, text: str) -> None:
 def test_a_structure_may_only_name_pacs_that_are_there(tmp_path: Path, text: str) -> None:
     [mistake] = mistakes(tmp_path, text.replace('id = "s"', 'id = "s"\npacs = ["q"]'))
     assert "q" in mistake.problem
+
+
+IOCM = """[source.iocm]
+port = 11113
+ae_title = "DRIMBOX_IOCM"
+"""
+
+
+@pytest.mark.requirement("DB.SO.25")
+def test_the_listener_for_notes_is_closed_unless_it_is_asked_for(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(text, "utf-8")
+    closed = load(file, {}).source
+    assert closed is not None
+    assert closed.iocm is None
+    file.write_text(text.replace("[source.wado]", IOCM + "[source.wado]"), "utf-8")
+    opened = load(file, {}).source
+    assert opened is not None
+    assert opened.iocm is not None
+    assert (opened.iocm.port, opened.iocm.ae_title, opened.iocm.allowed_callers) == (11113, "DRIMBOX_IOCM", ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "word"),
+    [
+        ("port = 11113", "port = 11112", "[source.iocm]", "[source.dicom]"),
+        ("port = 11113", 'port = 11113\nclient_roots = ["{roots}"]', "[source.iocm]", "tls"),
+        ("port = 11113", "port = 11113\nmax_note_bytes = 99999999", "max_note_bytes", "16777216"),
+        ("port = 2575", 'port = 2575\nomi_deletes = ["CANCEL"]', "omi_deletes", "ORC-1"),
+        ("port = 2575", 'port = 2575\nomi_answer = "ORU"', "omi_answer", "ORI"),
+    ],
+)
+def test_mistakes_about_notes_and_orders(
+    tmp_path: Path, text: str, authority: TestAuthority, old: str, new: str, where: str, word: str
+) -> None:
+    broken = text.replace("[source.wado]", IOCM + "[source.wado]")
+    broken = broken.replace(old, new.replace("{roots}", str(authority.roots)), 1)
+    [mistake] = mistakes(tmp_path, broken)
+    assert mistake.line == line_of(broken, where)
+    assert word in str(mistake)
 
 
 def test_a_file_that_is_no_toml_at_all(tmp_path: Path) -> None:

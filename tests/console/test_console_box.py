@@ -275,7 +275,11 @@ def test_the_queue_from_the_command_line(run: Callable[..., Result], dsn: str) -
     number = asyncio.run(prepared())
     assert STUDY in run("queue", "list").output
     assert "remis en file" in run("queue", "retry", str(number)).output
-    assert "avancé" in run("queue", "resync", str(number)).output
+    assert "comparé" in run("queue", "resync", str(number)).output
+    assert "comparé" in run("resync", STUDY).output
+    assert "avancée" in run("resync", STUDY, "--structure", "ambroise").output
+    for words in (("1.2.3",), ("pas un UID",), (STUDY, "--structure", "ailleurs")):
+        assert run("resync", *words).exit_code == 1
     for words in (("discard", str(number), "--reason", " "), ("retry", "99"), ("discard", "99", "--reason", "Doublon")):
         refused = run("queue", *words)
         assert refused.exit_code == 1
@@ -293,4 +297,4 @@ def test_the_queue_from_the_command_line(run: Callable[..., Result], dsn: str) -
             found = await Journal(pool).search(Search(kind=Kind.QUEUE_ACTED), Actor(person="test"))
         return [r.event.objects[0].detail.split(":")[0] for r in reversed(found)]
 
-    assert asyncio.run(acts()) == ["retry", "resync", "discard"]
+    assert asyncio.run(acts()) == ["retry", *["resync"] * 3, "discard"]

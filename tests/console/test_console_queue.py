@@ -23,11 +23,10 @@ from drimbox.console.messages import readable
 from drimbox.foundation.errors import OutcomeUnknown
 from drimbox.publication.incidents import WAITING, Incident
 from drimbox.publication.jobs import Pauses, register, work
-from drimbox.publication.ledger import PUBLISH_STUDY, study_lock
+from drimbox.publication.triggers import RESYNC_STUDY, Cause, defer_resync, study_lock
 from drimbox.record.audit import Kind, Search
 from drimbox.sandbox.ris import letters
-from drimbox.store import jobs
-from drimbox.store.database import Connection, Pool
+from drimbox.store.database import Pool
 from publication.publication_examples import NOW, down, letter_of
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>' \" {{ 7*7 }} \u202eenvers\u202c \x1b[2J &amp;"
@@ -322,46 +321,75 @@ async def test_what_is_closed_or_is_not_there_is_left_alone(site: Site) -> None:
     assert len((await one(site, number)).history) == 2
 
 
-# --- publish again ----------------------------------------------------------------------------------------------------
+# --- compare again ----------------------------------------------------------------------------------------------------
 
 
-async def test_resync_takes_the_newest_report(site: Site, dsn: str) -> None:
-    """The line is about an old report; a newer one stands: that is what is carried through again."""
-    old = await site.world.receive(letter_of())
+@pytest.mark.requirement("DB.SO.13", "DB.SO.28")
+async def test_resync_has_the_study_compared(site: Site) -> None:
+    report_id = await site.world.receive(letter_of())
     await site.world.run(letter_of(control_id="M2"))
-    number = await site.incident(report_id=old)
+    number = await site.incident(report_id=report_id)
     browser = await site.logged_in()
     page = await browser.submit(await browser.get(f"/file/{number}"), "/resynchroniser")
-    assert "dernier compte rendu repris" in text_of(page)
+    assert "comparé au PACS et au DMP" in text_of(page)
+    assert "Travail en file, comparaison avec le PACS et le DMP" in text_of(page)
     [job] = await job_rows(site)
-    assert job["args"] == {"report_id": old + 1, "study_uid": STUDY}
-    assert (job["task_name"], job["lock"]) == (PUBLISH_STUDY, study_lock(STUDY))
+    assert job["args"] == {"study_uid": STUDY, "cause": "operator", "structure": "ambroise"}
+    assert (job["task_name"], job["lock"]) == (RESYNC_STUDY, study_lock(STUDY))
     [event] = await site.traced("QUEUE_ACTED")
     assert event.objects[0].detail == "resync"
+    # Asked for twice, it is done once.
+    page = await browser.submit(await browser.get(f"/file/{number}"), "/resynchroniser")
+    assert "la comparaison en attente est avancée" in text_of(page)
+    assert len(await job_rows(site)) == 1
 
 
-async def test_resync_is_the_publications_own_when_it_has_one(pool: Pool) -> None:
-    async def resync(connection: Connection, structure: str, study_uid: str) -> None:
-        args = {"structure": structure, "study_uid": study_uid}
-        await jobs.defer(connection, "resync_study", args=args, lock=study_lock(study_uid))
-
-    async with open_site(pool, resync=resync) as site:
-        number = await site.incident()
-        browser = await site.logged_in()
-        page = await browser.submit(await browser.get(f"/file/{number}"), "/resynchroniser")
-        assert "comparé au PACS et au DMP" in text_of(page)
-        [job] = await job_rows(site)
-        assert (job["task_name"], job["args"]) == ("resync_study", {"structure": "ambroise", "study_uid": STUDY})
-        nowhere = await site.incident(structure="", study_uid="1.2.3")
-        assert (await browser.post(f"/file/{nowhere}/resynchroniser")).status_code == 409
+async def test_what_a_walk_asked_for_does_not_hold_up_the_operator(site: Site) -> None:
+    await site.world.run(letter_of())
+    async with site.pool.connection() as connection:
+        await defer_resync(connection, STUDY, Cause.RECONCILIATION)
+    await site.desk.acts.resync_of("", STUDY, INSTALLER)
+    assert [job["args"]["cause"] for job in await job_rows(site)] == ["reconciliation", "operator"]
 
 
-async def test_a_study_without_any_report_cannot_be_published_again(site: Site) -> None:
+async def test_a_line_of_no_structure_has_the_study_compared_for_all(site: Site) -> None:
+    await site.world.run(letter_of())
+    number = await site.incident("iocm-empty", structure="")
+    browser = await site.logged_in()
+    await browser.submit(await browser.get(f"/file/{number}"), "/resynchroniser")
+    [job] = await job_rows(site)
+    assert job["args"]["structure"] == ""
+
+
+async def test_a_line_that_a_comparison_left_is_tried_again_by_comparing(site: Site) -> None:
+    await site.world.run(letter_of())
+    number = await site.incident("resync-identity", report_id=1)
+    browser = await site.logged_in()
+    page = html.fromstring((await browser.get(f"/file/{number}")).content)
+    assert page.xpath("//button/text()") == ["Resynchroniser l’examen", "Classer sans suite"]
+    assert "comparé" in await site.desk.acts.retry(number, INSTALLER)
+    [job] = await job_rows(site)
+    assert job["task_name"] == RESYNC_STUDY
+
+
+async def test_a_study_that_the_box_does_not_know_cannot_be_compared(site: Site) -> None:
     number = await site.incident()
     browser = await site.logged_in()
     refused = await browser.post(f"/file/{number}/resynchroniser")
     assert refused.status_code == 409
-    assert "Aucun compte rendu" in text_of(refused)
+    assert "ni KOS ni compte rendu" in text_of(refused)
+
+
+async def test_discarding_a_comparison_that_waits_gives_it_up_for_its_structure_alone(site: Site) -> None:
+    world = site.world
+    await world.run(letter_of())
+    await world.run(letter_of(control_id="M2", structure="1690000017"))
+    async with site.pool.connection() as connection:
+        await defer_resync(connection, STUDY, Cause.NOTE)
+    number = await site.incident("resync-waiting")
+    assert "le travail en attente est abandonné" in await site.desk.acts.discard(number, "PACS remplacé", INSTALLER)
+    left = [job["args"] for job in await job_rows(site) if job["status"] == "todo"]
+    assert left == [{"study_uid": STUDY, "cause": "note", "structure": "other"}]
 
 
 # --- file without follow-up -------------------------------------------------------------------------------------------
@@ -608,7 +636,9 @@ async def test_every_kind_of_cause_has_words_and_a_button_that_is_there(site: Si
         *(WAITING, "study-unknown", "study-empty", "ins-unqualified", "ipp-differs", "accession-missing"),
         *("birth-name-differs", "pacs-name", "pacs-unreachable", "pacs-silent", "dmp-rejected", "dmp-fault"),
         *("structure-unknown", "certificate-dates", "defect", "kos-gone", "kos-moved", "depublish-patient"),
-        "something-new",
+        *("sender-unknown", "study-rejected", "resync-waiting", "resync-identity", "resync-order-patient"),
+        *("resync-study-gone", "resync-structure-unknown", "resync-archive-metadata", "resync-vihf-identity"),
+        *("resync-defect", "resync-dmp-rejected", "something-new"),
     )
     texts = set()
     for code in codes:
@@ -617,4 +647,4 @@ async def test_every_kind_of_cause_has_words_and_a_button_that_is_there(site: Si
         assert advice.text
         assert advice.press in ("retry", "resync", "discard")
         texts.add(advice.text)
-    assert len(texts) >= 10
+    assert len(texts) >= 20

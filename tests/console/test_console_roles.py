@@ -49,6 +49,13 @@ RIGHTS = {
     ("POST", "/comptes/{account}/deverrouiller"): Role.ADMINISTRATOR,
     ("POST", "/comptes/{account}/mot-de-passe"): Role.ADMINISTRATOR,
     ("GET", "/reglages"): Role.ADMINISTRATOR,
+    ("GET", "/parcours"): Role.ADMINISTRATOR,
+    ("POST", "/parcours"): Role.ADMINISTRATOR,
+    ("GET", "/parcours/{walk}"): Role.ADMINISTRATOR,
+    ("GET", "/parcours/{walk}/constats.csv"): Role.ADMINISTRATOR,
+    ("POST", "/parcours/{walk}/pause"): Role.ADMINISTRATOR,
+    ("POST", "/parcours/{walk}/reprendre"): Role.ADMINISTRATOR,
+    ("POST", "/parcours/{walk}/arreter"): Role.ADMINISTRATOR,
 }
 HELD = {
     "nobody": set(),
@@ -105,7 +112,7 @@ async def test_each_page_for_each_kind_of_account(site: Site, roles: str) -> Non
 
 
 def filled(path: str, incident_id: int, account_id: int) -> str:
-    return path.format(incident=incident_id, account=account_id, study=STUDY)
+    return path.format(incident=incident_id, account=account_id, study=STUDY, walk=1)
 
 
 async def test_the_menu_shows_what_may_be_opened(site: Site) -> None:

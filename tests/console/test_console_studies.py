@@ -153,7 +153,7 @@ async def test_a_study_is_brought_in_accordance_by_hand(site: Site) -> None:
     browser = await site.logged_in()
     page = await browser.submit(await browser.get(f"/examens/{STUDY}"), "/resynchroniser")
     assert "Resynchronisation demandée" in text_of(page)
-    assert "Travail en file, compte rendu n° 1" in text_of(page)
+    assert "Travail en file, comparaison avec le PACS et le DMP" in text_of(page)
     [event] = await site.traced("QUEUE_ACTED")
     assert (event.structure, event.objects[0].identifier) == ("ambroise", STUDY)
     assert (await browser.post(f"/examens/{STUDY}/resynchroniser", structure="other")).status_code == 404

@@ -171,6 +171,7 @@ async def test_metadata_wait_for_the_series_and_tell_a_failure(site: Site, tmp_p
         "/studies/{study}/series/{series}/instances/{image}/frames/2",
         "/studies/{study}/series/{series}/instances/{image}/frames/0",
         "/studies/{study}/series/{series}/instances/{image}/frames/x",
+        "/studies/{study}/series/{series}/instances/{image}/frames/" + "9" * 5000,
         "/studies/{study}/series/{series}/instances/{image}/frames/1,1,9",
         "/studies/{study}/series/{series}/instances/{image}/bulkdata/00100010.zz",
         "/studies/{study}/series/{series}/instances/{image}/bulkdata/..%2f..%2fetc",

@@ -288,7 +288,7 @@ async def test_the_practice_is_chosen_remembered_and_changed(site: Site, study: 
     # Nothing that was opened in the former practice is still there.
     assert list(site.folder.rglob("*.dcm")) == []
     bad = await browser.get(f"{call}/situation")
-    for wrong in ("2", "-1", "x", ""):
+    for wrong in ("2", "-1", "x", "", "9" * 5000):
         assert (await browser.submit(bad, "/situation", situation=wrong)).status == 403
 
 

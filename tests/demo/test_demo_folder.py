@@ -39,3 +39,15 @@ def test_ports_stay_and_one_taken_since_is_named(tmp_path: Path) -> None:
         other.listen()
         with pytest.raises(Misconfigured, match=str(chosen.wado_a)):
             ports(tmp_path)
+
+
+def test_the_folder_of_an_earlier_version_keeps_its_ports_and_gets_those_that_it_lacks(tmp_path: Path) -> None:
+    chosen = ports(tmp_path, 21500)
+    told = json.loads((tmp_path / "ports.json").read_text())
+    del told["iocm_a"]
+    (tmp_path / "ports.json").write_text(json.dumps(told | {"listener_of_old": 21499}))
+    now = ports(tmp_path)
+    assert {name: getattr(now, name) for name in told} == told
+    assert now.iocm_a not in told.values()
+    assert ports(tmp_path) == now
+    assert chosen.wado_a == now.wado_a

@@ -36,6 +36,7 @@ def keys(authority: TestAuthority) -> Keys:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool_of_workers() -> AsyncIterator[WorkerPool]:
     async with worker_pool(size=2) as pool:
+        await pool.warm()
         yield pool
 
 

@@ -17,19 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from drimbox.dicom.files import Splice, read_meta, splice, syntax_edits
+from drimbox.dicom.syntaxes import JPEG_2000, JPEG_2000_LOSSLESS
 from drimbox.foundation.errors import IdentityMismatch, Refused
 from drimbox.identity.ins import Ins, key
-from drimbox.images.header import (
-    PATIENT_GROUP_LENGTH,
-    Splice,
-    check_ins,
-    read_header,
-    read_meta,
-    splice,
-    syntax_edits,
-    with_ins,
-)
-from drimbox.images.syntaxes import JPEG_2000, JPEG_2000_LOSSLESS
+from drimbox.images.header import PATIENT_GROUP_LENGTH, check_ins, read_header, with_ins
 
 INS = Ins.of("279035121518989", "1.2.250.1.213.1.4.10")
 OTHER = Ins.of("279035121518" + "8" + key("2790351215188"), "1.2.250.1.213.1.4.10")

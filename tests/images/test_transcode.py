@@ -18,14 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from pydicom.encaps import encapsulate
 
-from drimbox.foundation.errors import Refused
-from drimbox.images.accept import Work
-from drimbox.images.elements import mapped
-from drimbox.images.header import read_meta
-from drimbox.images.offers import header_offers, offers
-from drimbox.images.pixels import Pixels, read_layout
-from drimbox.images.reencode import to_explicit_le
-from drimbox.images.syntaxes import (
+from drimbox.dicom.files import mapped, read_meta
+from drimbox.dicom.pixels import Pixels, read_layout
+from drimbox.dicom.syntaxes import (
     DECODABLE,
     DEFLATED_LE,
     EXPLICIT_BE,
@@ -46,6 +41,10 @@ from drimbox.images.syntaxes import (
     NATIVE,
     RLE,
 )
+from drimbox.foundation.errors import Refused
+from drimbox.images.accept import Work
+from drimbox.images.offers import header_offers, offers
+from drimbox.images.reencode import to_explicit_le
 from drimbox.images.transcode import transcode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -103,9 +102,12 @@ def test_decompression_gives_the_pixels_that_others_see(path: Path, tmp_path: Pa
     before, after = pydicom.dcmread(path), pydicom.dcmread(out)
     assert after.file_meta.TransferSyntaxUID == EXPLICIT_LE
     assert np.array_equal(after.pixel_array, reference(path, tmp_path))
-    same_header(before, after, {0x00280004, 0x00280006, 0x00282110})
-    if syntax_of(path) in (JPEG_BASELINE, JPEG_EXTENDED, JPEG_LS_NEAR):
+    same_header(before, after, {0x00280004, 0x00280006, 0x00282110, 0x00282112, 0x00282114})
+    if syntax_of(path) in (JPEG_BASELINE, JPEG_EXTENDED, JPEG_LS_NEAR) or "jp2klossy" in path.name:
         assert after.LossyImageCompression == "01"
+        told = [before.get(f"LossyImageCompression{what}") for what in ("Ratio", "Method")]
+        known = [after.get(f"LossyImageCompression{what}") for what in ("Ratio", "Method")]
+        assert all(known) if not any(told) else known == told
     else:
         assert after.get("LossyImageCompression") == before.get("LossyImageCompression")
 
@@ -232,7 +234,11 @@ def test_what_is_offered() -> None:
     assert [(o.syntax, o.work) for o in stored] == [
         (JPEG_LS, Work.NONE),
         (EXPLICIT_LE, Work.DECODE),
+        (HTJ2K_LOSSLESS_RPCL, Work.ENCODE),
+        (HTJ2K_LOSSLESS, Work.ENCODE),
+        (HTJ2K, Work.ENCODE),
         (JPEG_LOSSLESS_SV1, Work.ENCODE),
+        (JPEG_LOSSLESS, Work.ENCODE),
         (JPEG_2000, Work.ENCODE_SLOWLY),
         (JPEG_2000_LOSSLESS, Work.ENCODE_SLOWLY),
     ]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drimbox.dicom.syntaxes import EXPLICIT_LE, FRENCH_PROFILE, JPEG_BASELINE, JPEG_LOSSLESS_SV1, JPEG_LS
 from drimbox.foundation.errors import Refused
 from drimbox.images.accept import (
     ANY,
@@ -23,7 +24,6 @@ from drimbox.images.accept import (
     wanted_boundaries,
 )
 from drimbox.images.client import accept_header
-from drimbox.images.syntaxes import EXPLICIT_LE, FRENCH_PROFILE, JPEG_BASELINE, JPEG_LOSSLESS_SV1, JPEG_LS
 
 LOSSLESS_PROFILE = dict(zip(FRENCH_PROFILE, (0.9, 0.8, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.4), strict=True))
 LOSSY_PROFILE = dict(zip(FRENCH_PROFILE, (0.6, 0.5, 0.5, 0.9, 0.9, 0.5, 0.5, 0.5, 0.5, 0.4), strict=True))
@@ -184,10 +184,13 @@ def test_the_two_policies() -> None:
         Offer(JPEG_LOSSLESS_SV1, Work.ENCODE),
         Offer(JPEG_BASELINE, Work.ENCODE, loses=True),
     ]
-    assert (choice := choose(wanted, offered)) is not None
+    assert (choice := choose(wanted, offered, policy=Policy.LEAST_WORK)) is not None
     assert choice.offer.syntax == EXPLICIT_LE
-    assert (choice := choose(wanted, offered, policy=Policy.QUALITY)) is not None
+    assert (choice := choose(wanted, offered)) is not None
     assert choice.offer.syntax == JPEG_LOSSLESS_SV1
+    equal = [Wanted(o.syntax, 0.5) for o in reversed(offered)]
+    assert (choice := choose(equal, offered)) is not None
+    assert choice.offer.syntax == EXPLICIT_LE
     assert (choice := choose(wanted[1:2], offered)) is not None
     assert choice.offer.loses
 
@@ -209,6 +212,8 @@ def test_accept_ranks_the_syntaxes_in_the_official_form() -> None:
     wanted = dicom_wanted(parse_accept([text]))
     assert [w.syntax for w in wanted] == list(FRENCH_PROFILE)
     assert [w.quality for w in wanted] == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    alike = dicom_wanted(parse_accept([accept_header([f"{JPEG_BASELINE} 1.2.3", JPEG_LS])]))
+    assert [(w.syntax, w.quality) for w in alike] == [(JPEG_BASELINE, 1), ("1.2.3", 1), (JPEG_LS, 0.9)]
     many = [w.quality for w in dicom_wanted(parse_accept([accept_header([f"1.2.{n}" for n in range(30)])]))]
     assert many == sorted(many, reverse=True)
     assert len(set(many)) == 30

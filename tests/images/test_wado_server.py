@@ -19,6 +19,7 @@ from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from world import INS, Box, Exam, another_ins, listening, make_exam, make_image, until
 
+from drimbox.dicom.syntaxes import EXPLICIT_LE, JPEG_2000, JPEG_2000_LOSSLESS, JPEG_BASELINE, JPEG_LOSSLESS_SV1, JPEG_LS
 from drimbox.foundation.errors import Rejected, Unavailable
 from drimbox.foundation.http_client import HttpClient, Reply
 from drimbox.images.accept import Policy
@@ -26,14 +27,6 @@ from drimbox.images.header import read_header
 from drimbox.images.media import parse_media_type
 from drimbox.images.multipart import PartData, PartEnd, PartStart, Reader
 from drimbox.images.retrieval import Limits
-from drimbox.images.syntaxes import (
-    EXPLICIT_LE,
-    JPEG_2000,
-    JPEG_2000_LOSSLESS,
-    JPEG_BASELINE,
-    JPEG_LOSSLESS_SV1,
-    JPEG_LS,
-)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -261,14 +254,20 @@ async def test_the_kos_opens_its_own_images_and_nothing_else(box: Box, http: Htt
         ("MR_small_implicit.dcm", ANY, EXPLICIT_LE),
         ("MR_small_bigendian.dcm", only(EXPLICIT_LE), EXPLICIT_LE),
         ("image_dfl.dcm", only(EXPLICIT_LE), EXPLICIT_LE),
-        ("MR_small_jpeg_ls_lossless.dcm", only(EXPLICIT_LE) + ";q=1," + only(JPEG_LS) + ";q=0.1", JPEG_LS),
+        ("MR_small_jpeg_ls_lossless.dcm", only(EXPLICIT_LE) + ";q=1," + only(JPEG_LS) + ";q=0.1", EXPLICIT_LE),
+        ("MR_small_jpeg_ls_lossless.dcm", only(EXPLICIT_LE) + ";q=0.5," + only(JPEG_LS) + ";q=0.5", JPEG_LS),
         ("MR_small_jpeg_ls_lossless.dcm", only(EXPLICIT_LE), EXPLICIT_LE),
         ("MR_small_jp2klossless.dcm", only(JPEG_2000), JPEG_2000),
         ("MR_small_jp2klossless.dcm", ANY, JPEG_2000_LOSSLESS),
-        ("MR_small_RLE.dcm", only(EXPLICIT_LE) + ";q=0.4," + only(JPEG_LS) + ";q=0.8", EXPLICIT_LE),
+        ("MR_small_RLE.dcm", only(EXPLICIT_LE) + ";q=0.4," + only(JPEG_LS) + ";q=0.8", JPEG_LS),
         ("MR_small_RLE.dcm", only(JPEG_LOSSLESS_SV1) + ";q=0.9," + only(JPEG_LS) + ";q=0.8", JPEG_LOSSLESS_SV1),
-        ("CT_small.dcm", only(JPEG_2000) + ";q=1," + only(JPEG_LS) + ";q=0.1", JPEG_LS),
+        ("CT_small.dcm", only(JPEG_2000) + ";q=1," + only(JPEG_LS) + ";q=0.1", JPEG_2000),
+        ("CT_small.dcm", only(JPEG_2000) + ";q=0.7," + only(JPEG_LS) + ";q=0.7", JPEG_LS),
+        ("CT_small.dcm", ANY + ";q=0.5," + only(JPEG_LOSSLESS_SV1) + ";q=0.4", EXPLICIT_LE),
+        ("image_dfl.dcm", only(JPEG_LS), JPEG_LS),
         ("SC_rgb_jpeg_dcmtk.dcm", only(JPEG_BASELINE) + "," + only(EXPLICIT_LE), JPEG_BASELINE),
+        ("SC_rgb.dcm", only(JPEG_BASELINE) + ";q=0.9," + only(JPEG_LS) + ";q=0.1", JPEG_LS),
+        ("SC_rgb.dcm", only(JPEG_BASELINE), JPEG_BASELINE),
         ("SC_rgb_jpeg_dcmtk.dcm", only(JPEG_LS), JPEG_LS),
     ],
 )
@@ -290,12 +289,12 @@ async def test_the_syntax_that_is_sent(
         )
 
 
-async def test_quality_first_is_a_policy(quiet_box: Box, http: HttpClient, tmp_path: Path) -> None:
-    async with listening(quiet_box, policy=Policy.QUALITY) as box:
+async def test_least_work_first_is_a_policy(quiet_box: Box, http: HttpClient, tmp_path: Path) -> None:
+    async with listening(quiet_box, policy=Policy.LEAST_WORK) as box:
         exam = box.add(make_exam(tmp_path, images=2))
         accept = f"{only(EXPLICIT_LE)};q=0.4,{only(JPEG_LS)};q=0.8,{only(JPEG_BASELINE)};q=1"
         reply = await get(http, box, box.series_url(exam), box.headers(exam, Accept=accept))
-        assert {read_header(body).transfer_syntax for _, body in parts_of(reply.headers, reply.body)} == {JPEG_LS}
+        assert {read_header(body).transfer_syntax for _, body in parts_of(reply.headers, reply.body)} == {EXPLICIT_LE}
 
 
 async def test_one_instance_may_be_a_single_body(box: Box, http: HttpClient, tmp_path: Path) -> None:
@@ -563,6 +562,9 @@ async def test_capabilities_and_health(box: Box, http: HttpClient) -> None:
     assert (await ask("GET", box.root + "/health")).status == 503
     assert (await ask("GET", box.url, "application/json")).status == 503
     assert (await ask("OPTIONS", box.url, "application/json")).status == 200
+    for url in (box.root + "/health", box.url):
+        reply = await ask("HEAD", url, "application/json")
+        assert (reply.status, reply.body) == (503, b"")
     assert box.accesses == []
 
 
@@ -574,7 +576,12 @@ async def test_other_methods_and_addresses(box: Box, http: HttpClient, tmp_path:
     for path in ("/nothing/here", "/studies/..%2f..%2fetc", "/studies//series/1.2"):
         reply = await get(http, box, box.url + path, box.headers(exam))
         assert (reply.status, json.loads(reply.body)["code"]) == (404, "http")
+        assert reply.status != 405 or reply.headers["allow"] == "GET, OPTIONS"
     assert box.pacs.asked == []
+    # A range is left aside: the whole comes, and says so.
+    reply = await get(http, box, box.series_url(exam), box.headers(exam, Range="bytes=0-9"))
+    assert (reply.status, len(parts_of(reply.headers, reply.body))) == (200, 3)
+    assert "content-range" not in reply.headers
     reply = await get(http, box, box.series_url(exam), box.headers(exam, X_Long="x" * 70_000))
     assert reply.status == 431
 
@@ -595,7 +602,9 @@ async def test_the_official_requests_are_answered(box: Box, samples: Path, tmp_p
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b'type="application/dicom"' in received
     images = 1 if "/instances/" in text else 2
-    assert received.count(b"Content-Type: application/dicom; transfer-syntax=1.2.840.10008.1.2.1\r\n") == images
+    # What is stored where all syntaxes are liked alike, the best lossless one where they are ranked.
+    sent = EXPLICIT_LE if ".70;q=0.5" in text else JPEG_LOSSLESS_SV1
+    assert received.count(f"Content-Type: application/dicom; transfer-syntax={sent}\r\n".encode()) == images
     assert received.endswith(b"0\r\n\r\n")
 
 

@@ -310,7 +310,7 @@ class Box:
     unknown_pacs: bool = False
 
     def app(
-        self, *, policy: Policy = Policy.LEAST_WORK, limits: Limits | None = None, max_parallel: int = 32
+        self, *, policy: Policy = Policy.QUALITY, limits: Limits | None = None, max_parallel: int = 32
     ) -> Starlette:
         async def whitelist() -> Whitelist:
             if self.whitelist_down:
@@ -387,7 +387,7 @@ def make_box(keys: Keys, transcoder: Transcoder, scratch: Path) -> Box:
 
 @asynccontextmanager
 async def listening(
-    box: Box, *, policy: Policy = Policy.LEAST_WORK, limits: Limits | None = None, max_parallel: int = 32
+    box: Box, *, policy: Policy = Policy.QUALITY, limits: Limits | None = None, max_parallel: int = 32
 ) -> AsyncIterator[Box]:
     app = box.app(policy=policy, limits=limits, max_parallel=max_parallel)
     async with AsyncExitStack() as stack:

@@ -12,7 +12,8 @@ import pytest
 
 from drimbox.foundation.errors import Busy, Rejected, Unavailable
 from drimbox.pacs.dimse import command, pdu, status, uids
-from drimbox.pacs.dimse.client import Answer, ClientAssociation, Interrupt, Peer
+from drimbox.pacs.dimse.association import Interrupt, Peer
+from drimbox.pacs.dimse.client import Answer, ClientAssociation
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.identifier import Tag, encoder
 from drimbox.sandbox.pacs.peer import PacsPeer

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drimbox.foundation.errors import IdentityMismatch, Misconfigured, Rejected
+from drimbox.pacs.delivery import Delivery, Expectation, Pressure
 from drimbox.pacs.dimse import status
 from drimbox.pacs.dimse.storage import StoredInstance, StoreOffer, StoreRefused
-from drimbox.pacs.inbox import Delivery, Expectation, Inbox, Pressure, opened
+from drimbox.pacs.inbox import Inbox, opened
 from drimbox.sandbox.pacs.exams import EXAMS, OTHER_STUDY
 
 MR = "1.2.840.10008.5.1.4.1.1.4"

@@ -24,7 +24,8 @@ user_information = st.builds(
     implementation_class_uid=uids,
     implementation_version=st.text(string.ascii_uppercase, max_size=16),
     roles=st.lists(st.builds(pdu.Role, uids, st.booleans(), st.booleans()), max_size=4).map(tuple),
-    others=st.lists(st.tuples(st.sampled_from([0x53, 0x56, 0x57, 0x58, 0x59]), st.binary(max_size=20)), max_size=3).map(
+    window=st.none() | st.builds(pdu.Window, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)),
+    others=st.lists(st.tuples(st.sampled_from([0x56, 0x57, 0x58, 0x59]), st.binary(max_size=20)), max_size=3).map(
         tuple
     ),
 )

@@ -511,3 +511,21 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("last", [pdu.encode(pdu.ReleaseRequest()), request()], ids=["release", "associate"])
+def test_an_answer_that_is_no_longer_awaited_is_not_given(
+    last: bytes, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a peer sends behind its question, in the same piece, ends the association: that is no failure of ours."""
+    with receiving(settings(), shelf) as receiver, raw(receiver, associated=last[0] != 1) as sock:
+        sock.sendall(last + b"\xff\0\0\0\0\0")
+        assert read_pdu(sock)[0] == pdu.PduType.ABORT
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_an_instance_whose_identifier_is_no_text_is_refused_by_its_name(shelf: Shelf) -> None:
+    sent = message(store("1.2.3.4"), b"x" * 10).replace(b"1.2.3.4\0", b"1.2.\xe9.4\0")
+    with receiving(settings(), shelf) as receiver, raw(receiver) as sock:
+        sock.sendall(sent)
+        assert response(sock).status == status.INVALID_INSTANCE

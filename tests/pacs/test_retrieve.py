@@ -6,58 +6,28 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context
 
 from drimbox.foundation.errors import Busy, DrimboxError, IdentityMismatch, Rejected, Unavailable
-from drimbox.pacs import inbox as inboxes
+from drimbox.pacs.delivery import Pressure
 from drimbox.pacs.dimse import command, pdu, pdu_reader, uids
-from drimbox.pacs.dimse.receiver import ReceiverSettings, StorageReceiver, receiving
-from drimbox.pacs.inbox import Inbox, Pressure
 from drimbox.pacs.retrieve import PacsSeriesSource, StoredInstance
 from drimbox.pacs.site import Pacs, PacsLink
 from drimbox.sandbox.pacs.embedded import EmbeddedConfig, Faults, embedded_pacs
-from drimbox.sandbox.pacs.exams import EXAMS, OTHER_STUDY, SampleSeries, SampleStudy
+from drimbox.sandbox.pacs.exams import EXAMS, OTHER_STUDY
 from drimbox.sandbox.pacs.peer import Destination, PacsPeer
 from pacs.conftest import OUR_AE, free_port, pacs_of
+from pacs.desk import Desk, check_series, collect, desk
 from pacs.parrot import accepting, message, parrot, read_one, read_pdu, wait_close
 
 # pynetdicom leaves the socket of an aborted association to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning:pynetdicom")
-
-
-@dataclass
-class Desk:
-    """Our side: what a box puts together at its start."""
-
-    spool: Path
-    inbox: Inbox
-    receiver: StorageReceiver
-    link: PacsLink
-
-    def source(self, **changes: object) -> PacsSeriesSource:
-        return PacsSeriesSource(self.link, self.inbox, OUR_AE, **{"late_timeout": 0.3, **changes})  # type: ignore[arg-type]
-
-    def folders(self) -> list[str]:
-        return [path.name for path in self.spool.iterdir() if path.name != ".lock"]
-
-
-@asynccontextmanager
-async def desk(pacs: Pacs, spool: Path, port: int = 0) -> AsyncIterator[Desk]:
-    settings = ReceiverSettings(
-        destinations={OUR_AE: uids.AS_STORED}, allowed_callers=frozenset({pacs.ae_title}), port=port
-    )
-    link = PacsLink(pacs)
-    with inboxes.opened(spool) as inbox, receiving(settings, inbox) as receiver:
-        yield Desk(spool, inbox, receiver, link)
-    link.close()
 
 
 @pytest.fixture
@@ -86,45 +56,6 @@ async def at_embedded(_playing: tuple[PacsPeer, Faults, int], tmp_path: Path) ->
     async with desk(pacs_of(_playing[0], answer_timeout=1.0), tmp_path / "spool", _playing[2]) as opened:
         yield opened
         assert opened.folders() == []
-
-
-def same(path: Path, sent: Path) -> bool:
-    """The same object: all of its elements, and the transfer syntax."""
-    one, two = pydicom.dcmread(path), pydicom.dcmread(sent)
-    return one == two and one.file_meta.TransferSyntaxUID == two.file_meta.TransferSyntaxUID
-
-
-async def collect(
-    source: PacsSeriesSource,
-    study_uid: str,
-    series_uid: str | None,
-    expected: Collection[str],
-    got: list[StoredInstance],
-    *,
-    patient_id: str | None = None,
-) -> None:
-    """What comes goes into ``got``, even where an error follows."""
-    async with source.retrieve(study_uid, series_uid, expected, patient_id=patient_id) as instances:
-        async for stored in instances:
-            assert pydicom.dcmread(stored.path, stop_before_pixels=True).SOPInstanceUID == stored.sop_instance_uid
-            got.append(stored)
-
-
-async def check_series(
-    source: PacsSeriesSource, study: SampleStudy, series: SampleSeries, folder: Path, pause: float = 0.0
-) -> None:
-    """The series comes whole, and each file is the PACS's own."""
-    expected = study.instance_uids(series)
-    place = {uid: folder / str(study.number) / str(series.key) / f"I{i}.dcm" for i, uid in enumerate(expected, start=1)}
-    got = []
-    uid, patient = study.series_uid(series), study.patient.patient_id
-    async with source.retrieve(study.study_uid, uid, expected, patient_id=patient) as instances:
-        async for stored in instances:
-            got.append(stored.sop_instance_uid)
-            assert stored.size == stored.path.stat().st_size
-            assert await asyncio.to_thread(same, stored.path, place[stored.sop_instance_uid])
-            await asyncio.sleep(pause)
-    assert sorted(got) == sorted(expected)
 
 
 # ------------------------------------------------------------------------------------------------------------ real PACS

@@ -8,12 +8,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from drimbox.changes.decide import Change
+from drimbox.changes.orders import take_order
+from drimbox.changes.store import Kept, keep
 from drimbox.foundation.clock import FixedClock
 from drimbox.foundation.errors import DrimboxError, OutcomeUnknown, Rejected, Unavailable
 from drimbox.identity.ins import Ins
 from drimbox.manifest.read import Manifest, read_manifest
 from drimbox.pacs.study import Instance, Series, Study
+from drimbox.portability.recollect import recollect
 from drimbox.publication.archive import Archive
+from drimbox.publication.changed import ChangedStudies
 from drimbox.publication.incidents import Incident, Incidents
 from drimbox.publication.kos import ArchivedKos
 from drimbox.publication.ledger import PUBLISH_STUDY, Ledger, study_lock
@@ -29,22 +34,27 @@ from drimbox.publication.ports import (
     Submission,
 )
 from drimbox.publication.publish import Outcome, publish_study
+from drimbox.publication.resync import resync_study
 from drimbox.publication.services import Rules, Services
+from drimbox.publication.triggers import Cause
 from drimbox.record.audit import Actor as AuditActor
 from drimbox.record.audit import Journal, Recorded, Search
 from drimbox.record.pseudonym import PatientKey
 from drimbox.reports import hl7
 from drimbox.reports.intake import StoredReports
+from drimbox.reports.orders import StoredOrders, read_order
 from drimbox.reports.reading import read_report
 from drimbox.reports.report import Report, Structure, Visibility
 from drimbox.sandbox.ris import exams, letters
 from drimbox.sandbox.ris.letters import Letter
+from drimbox.sandbox.ris.orders import OrderLetter, omi
 from drimbox.store import jobs
 from drimbox.store.database import Pool
 
 NOW = dt.datetime(2026, 7, 14, 9, 30, 12, tzinfo=dt.UTC)
 BASE = "https://db1.test.mesimagesmedicales.fr/dicom-web-rs"
 AMBROISE = Structure("1750803447", "Centre de radiologie Ambroise")
+STUDY = "1.2.250.1.213.4.5.2.1.105"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -139,6 +149,9 @@ class FakeDmp:
 
     def identity(self, site: Site, report: Report, now: dt.datetime) -> Identity:
         return {"subject": report.signatory.identifier, "structure": site.structure.identifier}
+
+    def identity_again(self, site: Site, archived: Identity) -> Identity:
+        return {**archived, "structure": site.in_vihf.identifier}
 
     def prepare(self, draft: Draft, identity: Identity, replaces: str | None) -> Submission:
         metadata = {
@@ -252,9 +265,16 @@ class World:
             assert message is not None
             row = await (
                 await connection.execute(
-                    "INSERT INTO report (message_id, structure, document_id, operation) VALUES (%s, %s, %s, %s) "
-                    "RETURNING id",
-                    (message["id"], "ambroise", report.document_id, report.operation.value),
+                    "INSERT INTO report (message_id, structure, document_id, operation, replaces, studies) "
+                    "VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
+                    (
+                        message["id"],
+                        "ambroise",
+                        report.document_id,
+                        report.operation.value,
+                        report.replaces or "",
+                        list(report.study_uids()),
+                    ),
                 )
             ).fetchone()
             assert row is not None
@@ -272,6 +292,31 @@ class World:
         report_id = await self.receive(letter)
         self.clock.advance(60)
         return await publish_study(self.services, report_id, letter.exam.studies[0])
+
+    async def note(self, uid: str, title: str, *instances: str, study_uid: str = STUDY) -> None:
+        """A Key Object Selection comes from the PACS: ``title`` says why, ``instances`` are what it rejects."""
+        change = Change(uid, study_uid, title, (study_uid,), {study_uid: instances} if instances else {})
+        async with self.pool.connection() as connection, connection.transaction():
+            assert await keep(connection, change, caller="PACS", file=b"") is Kept.NEW
+
+    async def order(self, control: str = "CA", letter: str = "E", **changes: object) -> None:
+        """An OMI^O23 comes about the studies of an exam; ``control`` is ORC-1."""
+        raw = omi(OrderLetter((exams.exam(letter),), "O", control, **changes), NOW)  # type: ignore[arg-type]
+        async with self.pool.connection() as connection, connection.transaction():
+            row = await (
+                await connection.execute(
+                    "INSERT INTO message (sender, control_id, digest, raw, answer, accepted) "
+                    "VALUES ('RIS', gen_random_uuid()::text, '', %s, '', true) RETURNING id",
+                    (raw,),
+                )
+            ).fetchone()
+            assert row is not None
+            await take_order(connection, row["id"], read_order(hl7.parse(raw)))
+
+    async def resync(self, cause: Cause = Cause.NOTE, study_uid: str = STUDY, structure: str = "") -> Outcome:
+        """Compare a study in one try."""
+        self.clock.advance(60)
+        return await resync_study(self.services, study_uid, cause, structure)
 
     async def queue(self) -> tuple[Incident, ...]:
         """The operator's queue, oldest first."""
@@ -305,6 +350,9 @@ def world_on(pool: Pool, **rules: object) -> World:
     settings: Mapping[str, object] = {"ins_range": "test", "retrieve_base": BASE, **rules}
     services = Services(
         reports=StoredReports(pool),
+        orders=StoredOrders(pool),
+        changes=ChangedStudies(pool),
+        recollect=recollect,
         sites=sites,
         registry=dmp,
         archive=archive,

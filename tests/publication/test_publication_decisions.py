@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from publication_examples import NOW, letter_of, read, report_of, study_of
+from publication_examples import AMBROISE, BASE, NOW, letter_of, read, report_of, study_of
 
 from drimbox.foundation.uids import new_uid
 from drimbox.identity.ins import Ins
 from drimbox.publication.checks import Finding, Severity
+from drimbox.publication.compose import compose
 from drimbox.publication.decide import (
     Depublish,
     Move,
@@ -18,6 +19,7 @@ from drimbox.publication.decide import (
     Replace,
     Stop,
     Why,
+    comes_late,
     decide_by_message,
     decide_by_study,
     documents_after,
@@ -25,10 +27,13 @@ from drimbox.publication.decide import (
 )
 from drimbox.publication.fingerprint import fingerprint
 from drimbox.publication.kos import ArchivedKos, History, State
+from drimbox.publication.reconsider import decide_by_pacs, decide_by_record, shows_the_same
+from drimbox.publication.services import Rules
 from drimbox.reports.report import Operation, Person, Report, Structure, Visibility
 
 STUDY = "1.2.250.1.213.4.5.2.1.105"
 DOCUMENT = "1.2.250.1.213.4.5.4.405"
+RULES = Rules(ins_range="test", retrieve_base=BASE)
 OTHER_INS = Ins.of("162018885045327", "1.2.250.1.213.1.4.10")
 
 
@@ -64,7 +69,7 @@ def published(**changes: object) -> ArchivedKos:
 def by_message(
     report: Report, current: ArchivedKos | None = None, history: History | None = None, report_id: int = 8
 ) -> object:
-    return decide_by_message(report, report_id, STUDY, current, history or History(7, (DOCUMENT,)))
+    return decide_by_message(report, report_id, STUDY, current, history or History(7, (DOCUMENT,), {DOCUMENT: 7}))
 
 
 DELETION = read(letter_of(operation="delete"))
@@ -75,6 +80,31 @@ def test_an_older_message_never_undoes_a_newer_one() -> None:
     assert by_message(DELETION, published(), report_id=6) == Nothing(Why.SUPERSEDED)
     # The same message again, after a restart, is not older than itself.
     assert by_message(report_of(), published(), report_id=7) is None
+    # On another document it still says what stands, though it does not say what the KOS holds.
+    other = report_of(document_id="1.9")
+    history = History(7, (DOCUMENT,), {DOCUMENT: 7})
+    assert by_message(other, published(), report_id=6) is None
+    assert comes_late(other, 6, STUDY, history)
+    assert not comes_late(other, 8, STUDY, history)
+    assert documents_after(other, 6, STUDY, history) == (DOCUMENT, "1.9")
+
+
+def test_what_a_newer_message_said_of_a_document_holds() -> None:
+    history = History(9, ("1.9", DOCUMENT), {"1.9": 9, DOCUMENT: 5, "1.8": 7})
+    replacing = report_of(operation=Operation.REPLACE, document_id="1.10", replaces="1.9")
+    assert documents_after(replacing, 8, STUDY, history) == ("1.9", DOCUMENT, "1.10")
+    assert documents_after(replace(replacing, replaces=None), 8, STUDY, history) == ("1.9", "1.10")
+    assert documents_after(replace(DELETION, document_id="1.9"), 8, STUDY, history) == ("1.9", DOCUMENT)
+    # One that was deleted since does not stand again.
+    assert by_message(report_of(document_id="1.8"), published(), history, 6) == Nothing(Why.SUPERSEDED)
+
+
+def test_a_study_declared_deleted_since_is_not_published_but_its_report_stands() -> None:
+    report = report_of()
+    assert decide_by_message(report, 8, STUDY, None, History(), withdrawn=True) == Nothing(Why.WITHDRAWN)
+    current = published()
+    history = History(7, (DOCUMENT,), {DOCUMENT: 7})
+    assert decide_by_message(DELETION, 8, STUDY, current, history, withdrawn=True) == Depublish(current)
 
 
 @pytest.mark.requirement("D5")
@@ -135,13 +165,17 @@ def test_a_published_study_is_replaced_and_moved_when_it_was_another_patient_s()
 @pytest.mark.requirement("D26")
 def test_which_reports_stand() -> None:
     new, second = report_of(), report_of(document_id="1.9")
-    assert documents_after(new, STUDY, ()) == (DOCUMENT,)
-    assert documents_after(new, STUDY, (DOCUMENT,)) == (DOCUMENT,)
-    assert documents_after(second, STUDY, (DOCUMENT,)) == (DOCUMENT, "1.9")
+
+    def after(report: Report, *documents: str) -> tuple[str, ...]:
+        return documents_after(report, 8, STUDY, History(7, documents))
+
+    assert after(new) == (DOCUMENT,)
+    assert after(new, DOCUMENT) == (DOCUMENT,)
+    assert after(second, DOCUMENT) == (DOCUMENT, "1.9")
     version = report_of(operation=Operation.REPLACE, document_id="1.10", replaces=DOCUMENT)
-    assert documents_after(version, STUDY, (DOCUMENT, "1.9")) == ("1.9", "1.10")
-    assert documents_after(replace(version, replaces=None), STUDY, (DOCUMENT, "1.9")) == ("1.10",)
-    assert documents_after(DELETION, STUDY, (DOCUMENT, "1.9")) == ("1.9",)
+    assert after(version, DOCUMENT, "1.9") == ("1.9", "1.10")
+    assert after(replace(version, replaces=None), DOCUMENT, "1.9") == ("1.10",)
+    assert after(DELETION, DOCUMENT, "1.9") == ("1.9",)
 
 
 HIDDEN = Visibility(hidden_from_patient=True)
@@ -180,3 +214,50 @@ def test_the_fingerprint_changes_with_what_the_entry_says() -> None:
         fingerprint(report_of(), study_of(), Structure("2", "A")),
     ]
     assert len({same, *changed}) == 5
+
+
+# --- without a report -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("DB.SO.26", "DB.SO.28")
+def test_what_is_decided_without_the_pacs() -> None:
+    current, reported = published(), History(7, (DOCUMENT,))
+    assert decide_by_record(None, History(), withdrawn=False) == Nothing(Why.NOT_PUBLISHED)
+    assert decide_by_record(None, History(), withdrawn=True) == Nothing(Why.NOT_PUBLISHED)
+    for history in (reported, History()):
+        assert decide_by_record(current, history, withdrawn=True) == Depublish(current)
+        assert decide_by_record(current, history, withdrawn=False) is None
+    assert decide_by_record(None, reported, withdrawn=True) == Nothing(Why.WITHDRAWN)
+    assert decide_by_record(None, reported, withdrawn=False) is None
+
+
+@pytest.mark.requirement("D4", "D7", "DB.SO.26", "DB.SO.27")
+def test_what_is_decided_once_every_pacs_answered() -> None:
+    current, elsewhere, report = published(), published(ins=OTHER_INS), report_of()
+    blocking = Finding("pacs-ipp", Severity.BLOCKING, "Le numéro de patient (IPP) du PACS n'est pas celui")
+    for findings in ((), (blocking,)):
+        # Whose images they were does not matter any more.
+        assert decide_by_pacs(report, False, findings, current) == Depublish(current)
+        assert decide_by_pacs(report, False, findings, None) == Nothing(Why.NOT_IN_PACS)
+    for standing, words in ((current, "laissé tel quel au DMP"), (None, "rien n'est publié")):
+        stopped = decide_by_pacs(report, True, (blocking,), standing)
+        assert isinstance(stopped, Stop)
+        assert stopped.findings[0].code == "identity"
+        assert words in stopped.findings[0].reason
+        assert blocking.reason in stopped.findings[0].reason
+    warning = (Finding("w", Severity.WARNING, ""),)
+    assert decide_by_pacs(report, True, warning, None) == PublishNew()
+    assert decide_by_pacs(report, True, warning, current) == Replace(current)
+    assert decide_by_pacs(report, True, warning, elsewhere) == Move(elsewhere)
+
+
+@pytest.mark.requirement("DB.SO.13", "DB.SO.30")
+def test_what_another_product_words_in_its_own_way_is_not_a_change() -> None:
+    report, study = report_of(), study_of()
+    ours = compose(RULES, report, study, structure=AMBROISE, now=NOW).manifest
+    theirs = replace(ours, patient_name="PAT-TROIS^DOMINIQUE^^^", other_names=(), institution="AMBROISE", kos_uid="1.2")
+    assert shows_the_same(theirs, ours)
+    moved = tuple(replace(s, retrieve_url="https://ailleurs/rs") for s in theirs.series)
+    assert not shows_the_same(replace(theirs, series=moved), ours)
+    assert not shows_the_same(replace(theirs, series=()), ours)
+    assert not shows_the_same(replace(theirs, requests=()), ours)

@@ -15,6 +15,8 @@ from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Misconfigured, OutcomeUnknown, Unavailable
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_server import serving
+from drimbox.foundation.xml import Element, parse
+from drimbox.manifest.compare import Change, compare
 from drimbox.manifest.read import read_manifest
 from drimbox.national.dmp.actor import Actor, DmpEndpoints, Software, VihfIdentity
 from drimbox.national.dmp.client import DmpClient
@@ -23,6 +25,7 @@ from drimbox.publication.kos import State
 from drimbox.publication.ports import Site
 from drimbox.publication.publish import Outcome, publish_study
 from drimbox.publication.registry import DmpRegistry, DmpStructure
+from drimbox.publication.triggers import Cause
 from drimbox.reports.report import Person, Structure, Visibility
 from drimbox.sandbox.dmp import Dmp, FaultKind, KnownPatient, KnownStructure, OrderedFault, dmp_app
 from drimbox.sandbox.dmp.store import StoredEntry
@@ -250,3 +253,103 @@ async def test_the_radiologist_may_be_the_author(on_stage: Callable[..., object]
         assert b"drimbox-1" not in current.metadata
         assert b"801234560801^BIDEAULT^Jacques" in current.metadata
         assert current.visibility == Visibility()
+
+
+async def imported(scene: Scene) -> None:
+    """Forget what only this box knows of its versions: as if they came in an archive of another product."""
+    async with scene.world.pool.connection() as connection:
+        await connection.execute("UPDATE publication SET report_id = NULL, fingerprint = '', entry_uuid = NULL")
+        await connection.execute("UPDATE reported_study SET last_report_id = NULL, reports = '{}'")
+
+
+@pytest.mark.requirement("DB.SO.13", "DB.SO.22", "DB.SO.26", "DB.SO.27", "D6", "D7", "exam:U", "exam:W")
+async def test_the_changes_of_a_study_pass_the_judge(on_stage: Callable[..., object]) -> None:
+    async with on_stage() as scene:  # type: ignore[attr-defined]
+        world = scene.world
+        assert await world.run(letter_of(flags=HIDDEN)) is Outcome.PUBLISHED, scene.refusals()
+        assert await world.resync(Cause.RECONCILIATION) is Outcome.NOTHING
+
+        world.pacs.hold(study_of(images=5))
+        assert await world.resync(Cause.ORDER_CHANGED) is Outcome.PUBLISHED, scene.refusals()
+        assert [e.status.rpartition(":")[2] for e in scene.entries()] == ["Deprecated", "Approved"]
+        current = await world.current()
+        assert current is not None
+        assert current.visibility.hidden_from_patient
+        assert b"INVISIBLE_PATIENT" in current.metadata
+
+        await world.note("1.2.9.1", "113001", "1.2.250.1.213.4.5.2.3.105.201.30")
+        assert await world.resync() is Outcome.PUBLISHED, scene.refusals()
+        assert [read_manifest(k).instance_count for k in scene.standing()] == [4]
+
+        world.pacs.studies.clear()
+        assert await world.resync() is Outcome.DEPUBLISHED, scene.refusals()
+        assert scene.standing() == []
+        world.pacs.hold(study_of(images=6))
+        assert await world.resync() is Outcome.PUBLISHED, scene.refusals()
+        assert [read_manifest(k).instance_count for k in scene.standing()] == [5]
+
+        await world.order("CA")
+        assert await world.resync(Cause.ORDER_DELETED) is Outcome.DEPUBLISHED, scene.refusals()
+        assert scene.standing() == []
+        assert scene.refusals() == []
+        assert await world.states() == ["replaced", "replaced", "depublished", "depublished"]
+
+
+@pytest.mark.requirement("DB.SO.30", "DB.SO.13", "DB.SO.31")
+async def test_an_imported_version_is_kept_true_and_passes_the_judge(on_stage: Callable[..., object]) -> None:
+    async with on_stage() as scene:  # type: ignore[attr-defined]
+        world = scene.world
+        await world.run(letter_of(flags=HIDDEN))
+        await imported(scene)
+        first = await world.current()
+        assert first is not None
+        assert await world.resync(Cause.RECONCILIATION) is Outcome.NOTHING
+
+        world.pacs.hold(study_of(images=5))
+        assert await world.resync() is Outcome.PUBLISHED, scene.refusals()
+        second = await world.current()
+        assert second is not None
+        assert (second.report_id, second.document_ids) == (None, first.document_ids)
+        told, was = read_manifest(second.kos), read_manifest(first.kos)
+        assert compare(was, told).changes == {Change.IMAGES}
+        assert [c.attrib for c in codes_of(second.metadata)] == [c.attrib for c in codes_of(first.metadata)]
+        assert await world.resync() is Outcome.NOTHING
+
+        rules = replace(world.services.rules, retrieve_base="https://db9.test.mesimagesmedicales.fr/rs")
+        world.services = replace(world.services, rules=rules)
+        assert await world.resync(Cause.ADDRESS) is Outcome.PUBLISHED, scene.refusals()
+        assert await world.resync(Cause.ADDRESS) is Outcome.NOTHING
+
+        # Gone, and back again: from the archive alone.
+        world.pacs.studies.clear()
+        assert await world.resync() is Outcome.DEPUBLISHED
+        world.pacs.hold(study_of())
+        assert await world.resync() is Outcome.PUBLISHED, scene.refusals()
+        assert scene.refusals() == []
+        assert (await world.current() or first).visibility.hidden_from_patient
+        # The next report takes over.
+        assert await world.run(letter_of(control_id="M2")) is Outcome.PUBLISHED, scene.refusals()
+        assert await world.states() == ["replaced", "replaced", "depublished", "replaced", "current"]
+
+
+def codes_of(metadata: bytes) -> list[Element]:
+    """The classifications that say what a KOS is about, whoever made it and whenever."""
+    kos = next(e for e in parse(metadata).iter() if e.get("mimeType") == "application/dicom")
+    return [c for c in kos.iterchildren() if c.get("nodeRepresentation")]
+
+
+@pytest.mark.parametrize("kind", [FaultKind.CUT, FaultKind.DROP])
+async def test_a_wire_cut_in_a_resynchronisation_makes_no_double(
+    on_stage: Callable[..., object], kind: FaultKind
+) -> None:
+    async with on_stage() as scene:  # type: ignore[attr-defined]
+        world = scene.world
+        await world.run(letter_of())
+        world.pacs.hold(study_of(images=5))
+        scene.fault(kind)
+        with pytest.raises((OutcomeUnknown, Unavailable)):
+            await world.resync()
+        await world.resync()
+        assert len(scene.entries()) == 2
+        assert [read_manifest(k).instance_count for k in scene.standing()] == [5]
+        assert await world.queue() == ()

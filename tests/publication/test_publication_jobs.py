@@ -16,6 +16,7 @@ from publication_examples import World, down, letter_of, study_of
 from drimbox.foundation.errors import Busy, OutcomeUnknown
 from drimbox.publication.jobs import PUBLISH_STUDY, Pauses, register, work, working
 from drimbox.publication.services import Services
+from drimbox.publication.triggers import Cause, defer_resync
 from drimbox.reports.report import Report
 
 STUDY = "1.2.250.1.213.4.5.2.1.105"
@@ -240,3 +241,64 @@ async def test_the_loss_of_the_database_stops_nothing_for_long(world: World, dsn
                 await world.receive(letter_of(control_id="M2"), deferred=True)
                 break
         await until(lambda: [h.manifest.instance_count for h in world.dmp.standing(STUDY)] == [7])
+
+
+async def resync(world: World, cause: Cause = Cause.NOTE, study_uid: str = STUDY) -> None:
+    async with world.pool.connection() as connection, connection.transaction():
+        await defer_resync(connection, study_uid, cause)
+
+
+@pytest.mark.requirement("DB.SO.26", "D7")
+async def test_a_deferred_comparison_waits_for_the_pacs_and_keeps_its_place(world: World, dsn: str) -> None:
+    await world.run(letter_of())
+    world.pacs.error = down()
+    world.pacs.asked = 0
+    async with worker(dsn, world.services):
+        await resync(world)
+        await until(lambda: world.pacs.asked >= 2)
+        # A report that comes meanwhile is carried through after it, and a walk after both.
+        await resync(world, Cause.RECONCILIATION)
+        await world.receive(letter_of(control_id="M2", operation="delete"), deferred=True)
+        await asyncio.sleep(0.2)
+        assert [i.code for i in await world.queue()] == ["resync-waiting"]
+        assert len(world.dmp.standing(STUDY)) == 1
+        world.pacs.hold(study_of(images=5))
+        world.pacs.error = None
+        await until(idle(world))
+    assert len(world.dmp.provided) == 2
+    assert world.dmp.standing(STUDY) == []
+    assert await world.states() == ["replaced", "depublished"]
+    assert await world.queue() == ()
+
+
+async def test_reports_and_comparisons_of_many_at_once_leave_one_truth(world: World, dsn: str) -> None:
+    numbers = (104, 105, 112)
+    world.pacs.hold(*(study_of(n) for n in numbers))
+    world.dmp.delay = 0.005
+    async with worker(dsn, world.services, concurrency=6), worker(dsn, world.services, concurrency=6):
+        for turn in range(4):
+            world.pacs.hold(*(study_of(n, images=3 + turn) for n in numbers))
+            for letter, number in zip("DEK", numbers, strict=True):
+                await world.receive(letter_of(letter, control_id=f"{letter}{turn}"), deferred=True)
+                for cause in (Cause.NOTE, Cause.RECONCILIATION):
+                    await resync(world, cause, f"1.2.250.1.213.4.5.2.1.{number}")
+        await until(idle(world))
+    for number in numbers:
+        [held] = world.dmp.standing(f"1.2.250.1.213.4.5.2.1.{number}")
+        assert held.manifest.instance_count == 6
+    assert len(set(world.dmp.provided)) == len(world.dmp.provided)
+    assert await world.queue() == ()
+
+
+async def test_a_defect_in_a_comparison_is_shown(world: World, dsn: str) -> None:
+    class Broken:
+        async def load(self, report_id: int) -> Report:
+            raise LookupError("PAT-TROIS 279035121518989")
+
+    await world.run(letter_of())
+    async with worker(dsn, replace(world.services, reports=Broken())):
+        await resync(world)
+        await until(lambda: failed(world))
+    [incident] = await world.queue()
+    assert incident.code == "resync-defect"
+    assert "PAT-TROIS" not in incident.reason

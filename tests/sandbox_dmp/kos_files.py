@@ -95,3 +95,35 @@ def kos_file(
 
 def reference(sop_uid: str) -> Dataset:
     return item(ReferencedSOPClassUID=MR_CLASS, ReferencedSOPInstanceUID=sop_uid)
+
+
+def with_note(
+    ds: Dataset,
+    *,
+    value_type: str = "COMPOSITE",
+    listed: bool = True,
+    title: str = "113000",
+    times: int = 1,
+    **changes: object,
+) -> None:
+    """Add a key-image note of the study and let it flag the first instance, as in the official KIN sample."""
+    study = str(ds.StudyInstanceUID)
+    note = item(ReferencedSOPClassUID=KOS_CLASS, ReferencedSOPInstanceUID=f"{study}.99.1")
+    [evidence] = ds.CurrentRequestedProcedureEvidenceSequence
+    values: dict[str, object] = {
+        "ReferencedSOPInstanceUID": f"{study}.99.1",
+        "SeriesInstanceUID": f"{study}.99",
+        "ConceptNameCodeSequence": [item(CodeValue=title, CodingSchemeDesignator="DCM", CodeMeaning="Of Interest")],
+        "ContentSequence": [item(TextValue="Image clé")],
+        **changes,
+    }
+    flagged = evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    flagged.ReferencedSOPSequence = Sequence([item(**values) for _ in range(times)])
+    if listed:
+        url = f"https://db1.example.test/dicom-web-rs/studies/{study}/series/{study}.99"
+        evidence.ReferencedSeriesSequence.append(
+            item(SeriesInstanceUID=f"{study}.99", RetrieveURL=url, ReferencedSOPSequence=[note])
+        )
+        ds.ContentSequence.insert(
+            0, item(RelationshipType="CONTAINS", ValueType=value_type, ReferencedSOPSequence=[note])
+        )

@@ -6,7 +6,7 @@ import datetime as dt
 
 from drimbox.sandbox.pki import Profile, TestAuthority
 from sandbox_dmp.bending import Case, also, edit, feed, twice, without
-from sandbox_dmp.kos_files import item, reference
+from sandbox_dmp.kos_files import item, reference, with_note
 from sandbox_dmp.scene import OTHER, STRUCTURE, Bends, Scene
 from sandbox_dmp.signing import Signer
 
@@ -94,6 +94,13 @@ KOS_CASES = [
         ),
         "in excess",
     ),
+    shaped("KOS.VALUE_TYPE", lambda ds: with_note(ds, value_type="IMAGE")),
+    shaped("KOS.KIN", lambda ds: with_note(ds, listed=False), "not listed"),
+    shaped("KOS.KIN", lambda ds: with_note(ds, SeriesInstanceUID="1.2.3"), "other series"),
+    shaped("KOS.KIN", lambda ds: with_note(ds, times=2), "twice"),
+    shaped("KOS.KIN_TITLE", lambda ds: with_note(ds, ConceptNameCodeSequence=[]), "none"),
+    shaped("KOS.KIN_TITLE", lambda ds: with_note(ds, title="113037"), "rejection"),
+    shaped("KOS.KIN_TITLE", lambda ds: with_note(ds, ContentSequence=[item(TextValue="")]), "empty text"),
     shaped(
         "KOS.REQUESTS", set_on(lambda ds: ds.ReferencedRequestSequence[0], "AccessionNumber", "ACN106"), "accession"
     ),

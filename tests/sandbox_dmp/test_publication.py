@@ -10,6 +10,7 @@ from drimbox.foundation.xml import parse
 from drimbox.sandbox.dmp import Policy
 from sandbox_dmp.bending import KOS, SET, coded, edit, one, slot
 from sandbox_dmp.conftest import Opener
+from sandbox_dmp.kos_files import with_note
 from sandbox_dmp.metadata import CLASS, SET_AUTHOR
 from sandbox_dmp.refusals_registry import APPROVED, ARCHIVED, DELETED, DEPRECATED
 from sandbox_dmp.scene import LEGAL, PATIENT, STRUCTURE, Bends, Scene
@@ -23,6 +24,15 @@ def test_right_publication_is_accepted_in_mtom(scene: Scene) -> None:
     assert 'start="<root.message@cxf.apache.org>"' in answered.content_type
     assert answered.text(".//{*}RelatesTo") in wire.body.decode("utf-8", "replace")
     assert answered.text(".//{*}Action") == "urn:ihe:iti:2007:ProvideAndRegisterDocumentSet-bResponse"
+
+
+def test_a_kos_with_key_image_notes_is_accepted(scene: Scene) -> None:
+    def without_text(kos: object) -> None:
+        with_note(kos, ContentSequence=[])  # type: ignore[arg-type]
+
+    for bend in (with_note, without_text):
+        answered = scene.send(scene.publication(bends=Bends(kos=bend)))  # type: ignore[arg-type]
+        assert (answered.outcome, answered.broken) == ("Success", ("", ""))
 
 
 def test_right_publication_is_valid_against_the_schemas(schooled: Scene) -> None:

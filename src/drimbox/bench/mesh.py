@@ -1,4 +1,4 @@
-"""``drimbox bench``: the whole mesh, timed on its main walks."""
+"""``drimbox bench mesh``: the whole mesh, timed on its main walks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import asyncio
 import datetime as dt
 import json
 import os
-import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from drimbox.bench.rows import Row
 from drimbox.demo import mesh as meshes
 from drimbox.demo import story
 from drimbox.demo.mesh import Mesh
@@ -27,22 +24,8 @@ SMALL = "EBHJ"
 LARGE = "A"
 
 
-@dataclass(slots=True)
-class Row:
-    """One measurement: what, its unit, each value seen."""
-
-    what: str
-    unit: str
-    values: list[float] = field(default_factory=list)
-
-    def text(self) -> str:
-        median = statistics.median(self.values)
-        spread = f"{min(self.values):.3g} – {max(self.values):.3g}" if len(self.values) > 1 else ""
-        return f"| {self.what} | {median:.3g} {self.unit} | {spread} | {len(self.values)} |"
-
-
-async def measure(home: Path, rounds: int, report: Path | None) -> str:
-    """Run the mesh in a folder of its own and return the table, in Markdown; ``report`` gets every value."""
+async def measure(home: Path, rounds: int) -> list[Row]:
+    """Run the mesh in a folder of its own, twice; walk in the second."""
     with tempfile.TemporaryDirectory(prefix="drimbox-bench-") as folder:
         rows: list[Row] = []
         for start in range(2):
@@ -54,15 +37,7 @@ async def measure(home: Path, rounds: int, report: Path | None) -> str:
                 rows += [Row(f"start of {r.name}, {turn} time", "s", [r.started_in]) for r in mesh.processes]
                 if start == 1:
                     rows += await _walks(mesh, rounds)
-    table = "\n".join(["| what | median | spread | n |", "|---|---|---|---|", *(row.text() for row in rows)])
-    if report is not None:
-        await asyncio.to_thread(_write, report, rows)
-    return f"{machine()}\n\n{table}\n"
-
-
-def _write(report: Path, rows: Iterable[Row]) -> None:
-    values = {row.what: {"unit": row.unit, "values": row.values} for row in rows}
-    report.write_text(json.dumps({"machine": machine(), "rows": values}, indent=2), "utf-8")
+    return rows
 
 
 async def _walks(mesh: Mesh, rounds: int) -> list[Row]:
@@ -154,23 +129,3 @@ async def _published_series(mesh: Mesh, study: str) -> tuple[str, str]:
 
 def _memory(mesh: Mesh, when: str) -> list[Row]:
     return [Row(f"resident memory of {name}, {when}", "MB", [size / 1e6]) for name, size in mesh.memory().items()]
-
-
-def machine() -> str:
-    """The machine the figures were taken on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores {_model()}, {memory:.0f} GiB, Python {platform.python_version()}, loopback"
-
-
-def _model() -> str:
-    for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _cpuinfo() -> Iterable[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return ()

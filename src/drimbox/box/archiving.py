@@ -17,14 +17,13 @@ import click
 from drimbox import __version__
 from drimbox.box.operator import on_database, shell_user
 from drimbox.box.settings import Settings, StructureSection
-from drimbox.box.structures import pacs_of
+from drimbox.box.structures import pacs_of, submitting
 from drimbox.foundation.clock import PARIS, SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.portability.export import Choice, Emitter, ExportReport, export_archive
 from drimbox.portability.importing import ImportReport, Target, import_archive
 from drimbox.publication.incidents import Incidents
 from drimbox.record.audit import Event, Journal, Kind, Object, Outcome, Thing
-from drimbox.reports.report import Structure
 from drimbox.store.database import Pool
 
 T = TypeVar("T")
@@ -52,7 +51,7 @@ def exported(settings: Settings, target: Path, wanted: Wanted) -> Ended:
             f"La structure {wanted.structure} n'est pas dans la configuration", code="archive-structure"
         )
     emitter = Emitter(
-        settings.box.name, [_in_submissions(section) for section in chosen], wanted.contact, version=__version__
+        settings.box.name, [submitting(section) for section in chosen], wanted.contact, version=__version__
     )
     until = wanted.until + dt.timedelta(days=1) if wanted.until else None
     choice = Choice(wanted.structure, _start(wanted.since), _start(until))
@@ -98,16 +97,11 @@ def _start(day: dt.date | None) -> dt.datetime | None:
     return dt.datetime(day.year, day.month, day.day, tzinfo=PARIS) if day else None
 
 
-def _in_submissions(section: StructureSection) -> Structure:
-    identifier = section.legal_identifier if section.identification == "EJ" else section.identifier
-    return Structure(identifier, section.name)
-
-
 def _target(settings: Settings, section: StructureSection) -> Target:
     identifiers = (section.identifier, section.legal_identifier, *section.also_known_as)
     return Target(
         id=section.id,
-        structure=_in_submissions(section),
+        structure=submitting(section),
         sector=section.sector,
         identifiers=tuple(dict.fromkeys(i for i in identifiers if i)),
         pacs=pacs_of(section, [p.id for p in settings.pacs]),

@@ -12,14 +12,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from drimbox.box.settings import Settings
+from drimbox.box.settings import KeyPair, Settings
 from drimbox.foundation.errors import Misconfigured
 from drimbox.trust.keystore import load_credential
+from drimbox.trust.profiles import Profile, require_profile, require_unit
 
 PREFIX = "DRIMBOX__"
 _KEY = re.compile(r"""\s*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*=""")
 _TABLE = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _AT = re.compile(r"\(at line (\d+)")
+# What a pair is for, by the name of its setting; one for a neighbour of the site is of the site's own making.
+_PROFILES = {"auth": Profile.AUTH, "sign": Profile.SIGN, "tls": Profile.SERVER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,11 @@ class ConfigMistakes(Misconfigured):
         self.mistakes = mistakes
 
 
-def load(path: Path, environment: Mapping[str, str]) -> Settings:
+def load(path: Path, environment: Mapping[str, str], *, strict: bool = False) -> Settings:
     """The settings of the box that ``path`` describes; relative paths are taken from its folder.
 
-    Raises ``ConfigMistakes`` with every mistake found, files and keys included.
+    Raises ``ConfigMistakes`` with every mistake found, files and keys included. The pairs of structures are looked at
+    only when ``strict``: one that cannot be used stops that structure alone (``box.structures``), not the box.
     """
     try:
         text = path.read_text("utf-8")
@@ -69,7 +73,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         raise ConfigMistakes(path, tuple(_explain(e, lines) for e in error.errors())) from error
     settings = _absolute(settings, path.parent)
-    if mistakes := tuple(_files(settings, lines)):
+    if mistakes := tuple(_files(settings, lines, strict)):
         raise ConfigMistakes(path, mistakes)
     return settings
 
@@ -228,18 +232,24 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
     return result
 
 
-def _files(settings: Settings, lines: Mapping[tuple[str | int, ...], int]) -> Iterator[Mistake]:
+def _files(settings: Settings, lines: Mapping[tuple[str | int, ...], int], strict: bool) -> Iterator[Mistake]:
     """Files that are named and not there, and key pairs that cannot be used."""
     for place, value in _walk(settings, ()):
-        if isinstance(value, BaseModel) and {"certificate", "key"} <= set(type(value).model_fields):
-            yield from _pair(place, value, lines)
+        if not strict and _of_a_structure(place):
+            continue
+        if isinstance(value, KeyPair):
+            yield from _pair(place, value, settings, lines)
         elif isinstance(value, Path) and not _made_at_need(place) and not value.is_file():
             yield Mistake(_dotted(place), _nearest(place, lines), "fichier absent", f"Déposez {value.name}.")
 
 
+def _of_a_structure(place: tuple[str | int, ...]) -> bool:
+    return place[:1] == ("structures",) and len(place) > 2 and place[2] in ("auth", "sign")
+
+
 def _made_at_need(place: tuple[str | int, ...]) -> bool:
     """Folders that the box makes itself, and the files of key pairs, which are looked at together."""
-    return place[-1] in ("certificate", "key", "state_dir", "viewer_dir")
+    return place[-1] in ("certificate", "key", "state_dir", "viewer_dir", "cache_dir")
 
 
 def _walk(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -254,7 +264,9 @@ def _walk(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str 
         yield place, value
 
 
-def _pair(place: tuple[str | int, ...], pair: Any, lines: Mapping[tuple[str | int, ...], int]) -> Iterator[Mistake]:
+def _pair(
+    place: tuple[str | int, ...], pair: KeyPair, settings: Settings, lines: Mapping[tuple[str | int, ...], int]
+) -> Iterator[Mistake]:
     for name in ("certificate", "key"):
         path = getattr(pair, name)
         if not path.is_file():
@@ -263,6 +275,16 @@ def _pair(place: tuple[str | int, ...], pair: Any, lines: Mapping[tuple[str | in
             return
     password = pair.password_file.read_bytes().strip() if pair.password_file and pair.password_file.is_file() else None
     try:
-        load_credential(pair.certificate, pair.key, password)
+        loaded = load_credential(pair.certificate, pair.key, password)
+        if profile := _PROFILES.get(str(place[-1])):
+            require_profile(loaded, profile)
     except Misconfigured as error:
         yield Mistake(_dotted(place), _nearest(place, lines), error.reason, "Installez une paire valide.")
+        return
+    if _of_a_structure(place):
+        assert isinstance(place[1], int)
+        try:
+            require_unit(loaded, [settings.structures[place[1]].unit])
+        except Misconfigured as error:
+            remedy = "Installez la paire de cette structure, ou dites son OU avec certificate_unit."
+            yield Mistake(_dotted(place), _nearest(place, lines), error.reason, remedy)

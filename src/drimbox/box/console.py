@@ -13,18 +13,22 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from drimbox import __version__
+from drimbox.box.pacs_links import linked_for_echo
 from drimbox.box.services import Services, credential
-from drimbox.box.settings import ConsoleSection, PacsSection, Settings
+from drimbox.box.settings import ConsoleSection, Settings
 from drimbox.box.structures import Served
 from drimbox.console.account import LockRules
-from drimbox.console.acts import Resync
 from drimbox.console.app import console_app
 from drimbox.console.passwords import PasswordRules
 from drimbox.console.sessions import Limits
+from drimbox.console.walks import WalkRoom
 from drimbox.console.web.desk import SettingLine
 from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.http_server import serving
-from drimbox.pacs.site import Pacs, PacsLink
+from drimbox.pacs.site import PacsLink
+from drimbox.reconciliation.acts import WalkActs
+from drimbox.reconciliation.hours import parse_ranges
+from drimbox.reconciliation.walks import Walks
 from drimbox.trust.tls import server_context
 
 _HANDSHAKE_SECONDS = 5.0
@@ -32,16 +36,11 @@ _REFUSAL_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def running(
-    services: Services,
-    section: ConsoleSection,
-    structures: Mapping[str, Served],
-    resync: Resync | None = None,
-) -> AsyncIterator[None]:
+async def running(services: Services, section: ConsoleSection, structures: Mapping[str, Served]) -> AsyncIterator[None]:
     """Serve the console until the block ends. Raises ``Misconfigured``, ``OSError``."""
     settings = services.settings
     async with AsyncExitStack() as stack:
-        links = {p.id: PacsLink(_pacs(p)) for p in settings.pacs if settings.source is not None}
+        links = {p.id: linked_for_echo(p, services.trust) for p in settings.pacs if settings.source is not None}
         for link in links.values():
             stack.callback(link.close)
 
@@ -59,17 +58,34 @@ async def running(
                 structures={one.id: one.settings.name for one in structures.values()},
                 psc=services.psc if section.pro_sante_connect else None,
                 health=health,
-                resync=resync,
                 settings=setting_lines(settings),
                 limits=Limits(idle=section.idle_minutes * 60, session=section.session_hours * 3600),
                 passwords=password_rules(section),
                 locking=LockRules(section.lock_failures, section.lock_minutes),
+                walk_room=_walk_room(services),
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.
         tls = server_context(credential(section.tls))
         await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
         yield
+
+
+def _walk_room(services: Services) -> WalkRoom | None:
+    """What a source's pages about walks need."""
+    source = services.settings.source
+    if source is None:
+        return None
+    chosen = source.reconciliation
+    return WalkRoom(
+        acts=WalkActs(services.pool, services.journal, services.clock, source.wado.base),
+        walks=Walks(services.pool),
+        hours=parse_ranges(chosen.suspended),
+        suspended=chosen.suspended,
+        mode=chosen.mode,
+        rate=chosen.rate,
+        address_rate=chosen.address_rate,
+    )
 
 
 def password_rules(section: ConsoleSection | None) -> PasswordRules:
@@ -93,7 +109,7 @@ async def neighbours(
     checks = {f"PACS {name}": _echoes(link) for name, link in links.items()}
     for one in structures.values():
         name = "DMP" if len(structures) == 1 else f"DMP ({one.id})"
-        checks[name] = _shakes_hands(settings.dmp.registry, one.tls)
+        checks[name] = _shakes_hands(settings.dmp.registry, one.keys.tls if one.keys else None)
     return dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
 
 
@@ -105,8 +121,10 @@ async def _echoes(link: PacsLink) -> bool:
     return True
 
 
-async def _shakes_hands(url: str, tls: ssl.SSLContext) -> bool:
+async def _shakes_hands(url: str, tls: ssl.SSLContext | None) -> bool:
     """Is a TLS connection to that address accepted, with our certificate? Nothing is asked over it."""
+    if tls is None:
+        return False
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
@@ -124,20 +142,6 @@ async def _shakes_hands(url: str, tls: ssl.SSLContext) -> bool:
     finally:
         writer.transport.abort()
     return False
-
-
-def _pacs(section: PacsSection) -> Pacs:
-    """For an echo now and then: one association, and little patience."""
-    return Pacs(
-        id=section.id,
-        host=section.host,
-        port=section.port,
-        ae_title=section.ae_title,
-        calling_ae_title=section.calling_ae_title,
-        connect_timeout=section.connect_timeout,
-        answer_timeout=min(section.answer_timeout, 10),
-        max_associations=1,
-    )
 
 
 def setting_lines(settings: Settings) -> Sequence[SettingLine]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from drimbox import __version__
 from drimbox.box.services import Services, credential
 from drimbox.box.settings import ConsumerSection
-from drimbox.box.structures import Served
+from drimbox.box.structures import Keys, Served
 from drimbox.consumer.app import consumer_app
 from drimbox.consumer.ports import ConsumerStructure, Structures
 from drimbox.consumer.sessions import Limits
@@ -36,7 +36,7 @@ async def running(
                 syntaxes=section.syntaxes_view,
                 psc=services.psc,
                 dmp=services.dmp,
-                structures=Structures([_structure(s) for s in structures.values()]),
+                structures=Structures([_structure(s, s.keys) for s in structures.values() if s.keys is not None]),
                 whitelist=services.whitelist,
                 wado=WadoClient(
                     services.http, services.clock, silence=section.fetch_timeout, max_bytes=section.max_series_bytes
@@ -58,7 +58,7 @@ async def running(
         yield
 
 
-def _structure(one: Served) -> ConsumerStructure:
+def _structure(one: Served, keys: Keys) -> ConsumerStructure:
     return ConsumerStructure(
-        id=one.id, name=one.settings.name, identifiers=one.identifiers, wado_tls=one.tls, actor=one.actor
+        id=one.id, name=one.settings.name, identifiers=one.identifiers, wado_tls=keys.tls, actor=one.actor
     )

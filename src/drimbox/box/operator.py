@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from drimbox.box.run import database_of
 from drimbox.box.settings import Settings
-from drimbox.console.acts import Acts
+from drimbox.console.acts import ActRefused, Acts
 from drimbox.foundation.clock import PARIS, SystemClock
+from drimbox.foundation.uids import is_uid
 from drimbox.publication.incidents import Incident, Incidents
 from drimbox.record.audit import Actor, Journal
 from drimbox.store import database
@@ -52,8 +53,18 @@ def retried(settings: Settings, number: int) -> str:
 
 
 def resynced(settings: Settings, number: int) -> str:
-    """Bring the study of a line in accordance; says what was done. Raises ``ActRefused``."""
+    """Have the study of a line compared with PACS and DMP; says what was done. Raises ``ActRefused``."""
     return on_database(settings, lambda pool: _acts(pool).resync(number, shell_user()))
+
+
+def compared(settings: Settings, study_uid: str, structure: str) -> str:
+    """Have a study compared with PACS and DMP, for one structure or for all; says what was done.
+
+    Raises ``ActRefused`` when the box has nothing of the study.
+    """
+    if not is_uid(study_uid):
+        raise ActRefused("Ce n'est pas un identifiant d'examen (Study Instance UID)", "study-uid")
+    return on_database(settings, lambda pool: _acts(pool).resync_of(structure, study_uid, shell_user()))
 
 
 def discarded(settings: Settings, number: int, reason: str) -> str:

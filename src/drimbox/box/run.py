@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import uvloop
-
 from drimbox import __version__
 from drimbox.box import console, consumer, services, source
 from drimbox.box.settings import Settings
 from drimbox.box.structures import served
+from drimbox.foundation import event_loop
 from drimbox.foundation.errors import DrimboxError, Misconfigured
+from drimbox.foundation.memory import few_arenas
 from drimbox.foundation.signals import stop_on
 from drimbox.record import logs
 from drimbox.record.audit import Actor, Event, Kind
@@ -30,14 +30,15 @@ _log = logging.getLogger(__name__)
 
 def main_box(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; ``READY`` goes to standard output once every listener accepts. The exit status."""
+    few_arenas()
     logs.configure(settings.box.log_level)
     # Told to stop while it starts: what is open so far is closed in order, the database above all.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings.box.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(settings.box.state_dir), database_of(settings) as dsn:
+        with alone(settings.box.state_dir), database_of(settings) as dsn:
             database.migrate(dsn)
-            return uvloop.run(_run(settings, dsn))
+            return event_loop.run(_run(settings, dsn))
     except DrimboxError as error:
         _log.critical("%s (%s)", error.reason, error.code)
         return 1
@@ -47,7 +48,7 @@ def main_box(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def _alone(state: Path) -> Iterator[None]:
+def alone(state: Path) -> Iterator[None]:
     """Hold the state folder: a box started twice by mistake would throw away the images that the first is serving.
 
     Raises ``Misconfigured`` (``state-in-use``). A killed box lets go of it by dying.

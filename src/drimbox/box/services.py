@@ -24,6 +24,7 @@ from drimbox.record.audit import Journal
 from drimbox.record.pseudonym import load_patient_key
 from drimbox.store.database import Pool
 from drimbox.trust.keystore import Credential, load_credential, read_file
+from drimbox.trust.profiles import Profile, require_profile
 from drimbox.trust.tls import client_context, load_trust
 from drimbox.trust.watch import TrustWatch
 
@@ -106,16 +107,25 @@ def _dmp(settings: Settings, http: HttpClient, clock: Clock) -> DmpClient:
 
 def _psc(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch) -> PscClient:
     psc = settings.psc
-    pair = psc.auth or settings.structures[0].auth
+    pair = credential(psc.auth) if psc.auth is not None else _first_structure(settings)
     secret = None
     if psc.client_secret_file is not None:
         secret = read_file(psc.client_secret_file).strip().decode("utf-8")
-    if psc.roots:
-        # A public CA: its revocation lists are not among those of IGC-Sante.
-        tls = client_context(load_trust(psc.roots), credential(pair))
-    else:
-        tls = trust.enrol(client_context(trust.trust, credential(pair)))
+    # A public CA: its revocation lists are not among those of IGC-Sante.
+    public = client_context(load_trust(psc.roots), pair) if psc.roots else None
+    tls = public or trust.enrol(client_context(trust.trust, pair))
     return PscClient(http, tls, psc.discovery, psc.client_id, secret, clock, psc.timeout, psc.acr, psc.scope)
+
+
+def _first_structure(settings: Settings) -> Credential | None:
+    """The pair of the first structure; None, and PSC will not know us, where it cannot be used: the rest goes on."""
+    try:
+        pair = credential(settings.structures[0].auth)
+        require_profile(pair, Profile.AUTH)
+        return pair
+    except Misconfigured as error:
+        _log.error("no certificate for Pro Sante Connect: %s", error.reason)
+        return None
 
 
 def _whitelist(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, pool: Pool) -> WhitelistKeeper:

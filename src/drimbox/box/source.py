@@ -11,35 +11,48 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from drimbox import __version__
+from drimbox.box.caching import caching
+from drimbox.box.former_paths import with_former_paths
+from drimbox.box.pacs_links import accessible, linked, receiver_settings, receiver_tls
+from drimbox.box.reconciliation import walk_drivers
 from drimbox.box.services import Services, credential
-from drimbox.box.settings import PacsSection, SourceSection
+from drimbox.box.settings import IocmSection, PacsSection, SourceSection
 from drimbox.box.structures import Served, pacs_of
 from drimbox.box.traces import event_of
+from drimbox.changes import listener as iocm_listener
+from drimbox.changes.orders import take_order
 from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.foundation.http_server import serving
-from drimbox.images.ports import Access, ArchivedKos
+from drimbox.images.accept import Policy
+from drimbox.images.ports import Access, ArchivedKos, SeriesSource, StudyFinder
 from drimbox.images.wado import wado_app
 from drimbox.images.workers import worker_pool
 from drimbox.manifest.read import read_manifest
 from drimbox.national.dmp.metadata import Device, KosCoding
 from drimbox.national.psc.cache import IntrospectionCache
 from drimbox.pacs import inbox
-from drimbox.pacs.dimse import uids
-from drimbox.pacs.dimse.receiver import ReceiverSettings, receiving
-from drimbox.pacs.query import PacsStudyFinder
-from drimbox.pacs.retrieve import PacsSeriesSource
-from drimbox.pacs.site import Pacs, PacsLink
+from drimbox.pacs.access import PacsAccess
+from drimbox.pacs.dimse.receiver import receiving
+from drimbox.pacs.note_source import PacsKeyNotes
+from drimbox.pacs.site import PacsLink
+from drimbox.portability.recollect import recollect
 from drimbox.publication.archive import Archive
+from drimbox.publication.changed import ChangedStudies
 from drimbox.publication.incidents import Incidents
-from drimbox.publication.jobs import working
+from drimbox.publication.jobs import Pauses, working
 from drimbox.publication.ledger import Ledger
 from drimbox.publication.ports import Site, SitePacs, Sites
 from drimbox.publication.registry import DmpRegistry, DmpStructure
 from drimbox.publication.services import Rules
 from drimbox.publication.services import Services as Publication
+from drimbox.reconciliation.driver import walking
+from drimbox.reports.ack import OrderAnswer
 from drimbox.reports.intake import Intake, StoredReports
 from drimbox.reports.mllp import Limits, listening
+from drimbox.reports.order_intake import OrderIntake
+from drimbox.reports.orders import StoredOrders
 from drimbox.reports.report import Report
+from drimbox.speedtest.door import listening as speedtests
 from drimbox.trust.tls import load_trust, server_context
 
 
@@ -49,63 +62,66 @@ async def running(
 ) -> AsyncIterator[None]:
     """Receive, publish and serve until the block ends. Raises ``Misconfigured``, ``OSError``."""
     async with AsyncExitStack() as stack:
-        links = {p.id: PacsLink(_pacs(p)) for p in services.settings.pacs}
+        links = {p.id: linked(p, services.trust) for p in services.settings.pacs}
         for link in links.values():
             stack.callback(link.close)
-        sites = _sites(structures, links)
+        accesses = _accesses(stack, services, section, links)
+        await stack.enter_async_context(speedtests(services.settings.box.state_dir, accesses, services.clock))
+        sites = _sites(services, structures, accesses)
         incidents = Incidents(services.pool, services.clock)
         archive = Archive(services.pool)
         await _publishing(stack, services, section, structures, sites, archive, incidents, dsn)
-        await _images(stack, services, section, links, archive)
+        await _images(stack, services, section, accesses, archive, incidents)
         await _reports(stack, services, section, sites, incidents)
+        if section.iocm is not None:
+            await _notes(stack, services, section.iocm, incidents)
         yield
 
 
-def _pacs(section: PacsSection) -> Pacs:
-    return Pacs(
-        id=section.id,
-        host=section.host,
-        port=section.port,
-        ae_title=section.ae_title,
-        calling_ae_title=section.calling_ae_title,
-        connect_timeout=section.connect_timeout,
-        answer_timeout=section.answer_timeout,
-        max_associations=section.max_associations,
-        patient_issuer=section.patient_issuer,
-        accession_issuer=section.accession_issuer,
-    )
+def _accesses(
+    stack: AsyncExitStack, services: Services, section: SourceSection, links: Mapping[str, PacsLink]
+) -> Mapping[str, PacsAccess]:
+    """The receiver for what the PACSs move to us, and every way to each of them."""
+    pacs = services.settings.pacs
+    desk = stack.enter_context(inbox.opened(services.settings.box.state_dir / "spool"))
+    stack.enter_context(receiving(receiver_settings(section, pacs), desk, tls=receiver_tls(section)))
+    return {one.id: accessible(one, links[one.id], desk, section.dicom.ae_title, services) for one in pacs}
 
 
-def _sites(structures: Mapping[str, Served], links: Mapping[str, PacsLink]) -> Sites:
-    finders = {name: SitePacs(name, PacsStudyFinder(link)) for name, link in links.items()}
+def _sites(
+    services: Services,
+    structures: Mapping[str, Served],
+    accesses: Mapping[str, PacsAccess],
+) -> Sites:
+    carried = services.settings.manifest.key_notes != "off"
+    finders = {
+        p.id: _site_pacs(p, accesses[p.id], PacsKeyNotes(accesses[p.id].source) if carried else None)
+        for p in services.settings.pacs
+    }
 
     def site(one: Served) -> Site:
-        pacs = tuple(finders[p] for p in pacs_of(one.settings, tuple(links)))
-        return Site(one.id, one.in_submissions, pacs, one.settings.senders)
+        pacs = tuple(finders[p] for p in pacs_of(one.settings, tuple(finders)))
+        return Site(one.id, one.in_submissions, pacs, one.settings.senders, one.in_vihf)
 
     return Sites([(site(one), one.identifiers) for one in structures.values()])
+
+
+def _site_pacs(section: PacsSection, access: PacsAccess, notes: PacsKeyNotes | None) -> SitePacs:
+    issuers = dict.fromkeys((*section.accession_issuers, section.accession_issuer))
+    return SitePacs(section.id, access.finder, section.senders, tuple(filter(None, issuers)), notes)
 
 
 async def _images(
     stack: AsyncExitStack,
     services: Services,
     section: SourceSection,
-    links: Mapping[str, PacsLink],
+    accesses: Mapping[str, PacsAccess],
     archive: Archive,
+    incidents: Incidents,
 ) -> None:
-    """The receiver for what the PACS moves to us, and WADO-RS for the other DRIMboxes."""
+    """WADO-RS for the other DRIMboxes, from the cache or from the PACSs."""
     state = services.settings.box.state_dir
-    desk = stack.enter_context(inbox.opened(state / "spool"))
-    allowed = section.dicom.allowed_callers or tuple(p.ae_title for p in services.settings.pacs)
-    settings = ReceiverSettings(
-        destinations={section.dicom.ae_title: uids.AS_STORED},
-        allowed_callers=frozenset(allowed),
-        host=section.dicom.host,
-        port=section.dicom.port,
-    )
-    stack.enter_context(receiving(settings, desk))
-    sources = {name: PacsSeriesSource(link, desk, section.dicom.ae_title) for name, link in links.items()}
-    finders = {name: PacsStudyFinder(link) for name, link in links.items()}
+    links = {name: access.link for name, access in accesses.items()}
     transcoder = await stack.enter_async_context(worker_pool())
     await transcoder.warm()
     scratch = state / "scratch"
@@ -125,12 +141,19 @@ async def _images(
     async def journal(access: Access) -> None:
         await services.journal.write(None, event_of(access))
 
+    def pacs_of_kos(kos: ArchivedKos) -> tuple[SeriesSource, StudyFinder]:
+        access = accesses[held_by(kos)]
+        return access.source, access.finder
+
+    cached = await stack.enter_async_context(
+        caching(services, section.cache, pacs_of_kos, archive, read_manifest, incidents)
+    )
     app = wado_app(
         base_path=section.wado.base_path,
         archive=archive,
         read_manifest=read_manifest,
-        choose_source=lambda kos: sources[held_by(kos)],
-        choose_finder=lambda kos: finders[held_by(kos)],
+        choose_source=cached,
+        choose_finder=lambda kos: accesses[held_by(kos)].finder,
         introspect=IntrospectionCache(services.psc, services.clock, section.wado.cache_introspection).introspect,
         whitelist=services.whitelist.current,
         professions=section.wado.professions,
@@ -141,9 +164,11 @@ async def _images(
         clock=services.clock,
         professions_of=professions_of,
         max_parallel=section.wado.max_parallel,
+        policy=Policy(section.wado.syntax_choice),
     )
     tls = services.trust.enrol(server_context(credential(section.wado.tls), services.trust.trust))
-    await stack.enter_async_context(serving(app, host=section.wado.host, port=section.wado.port, tls=tls))
+    answering = await with_former_paths(app, section.wado, services.pool)
+    await stack.enter_async_context(serving(answering, host=section.wado.host, port=section.wado.port, tls=tls))
 
 
 async def _health(services: Services, links: Mapping[str, PacsLink]) -> Mapping[str, bool]:
@@ -177,19 +202,51 @@ async def _reports(
         site = sites.of(report)
         return site.id if site is not None else ""
 
+    hl7 = section.hl7
+    orders = OrderIntake(
+        services.pool,
+        services.clock,
+        take=take_order,
+        open_incident=incidents.open_for_message,
+        journal=services.journal,
+        answer=OrderAnswer(hl7.omi_answer),
+        cancelled=hl7.omi_deletes,
+    )
     intake = Intake(
         services.pool,
         services.clock,
         structure_of=structure_of,
         open_incident=incidents.open_for_message,
         journal=services.journal,
+        orders=orders,
     )
-    hl7 = section.hl7
     limits = Limits(hl7.max_message_bytes, hl7.max_connections, hl7.idle_timeout, hl7.message_timeout)
     tls = None
     if hl7.tls is not None:
         tls = server_context(credential(hl7.tls), load_trust(hl7.client_roots) if hl7.client_roots else None)
     await stack.enter_async_context(listening(intake.receive, host=hl7.host, port=hl7.port, limits=limits, tls=tls))
+
+
+async def _notes(stack: AsyncExitStack, services: Services, section: IocmSection, incidents: Incidents) -> None:
+    """The listener for what the PACSs rejected (DB.SO.25)."""
+    settings = iocm_listener.ListenerSettings(
+        ae_title=section.ae_title,
+        allowed_callers=frozenset(section.allowed_callers or (p.ae_title for p in services.settings.pacs)),
+        host=section.host,
+        port=section.port,
+        max_note_bytes=section.max_note_bytes,
+        max_associations=section.max_associations,
+        message_timeout=section.message_timeout,
+    )
+    tls = None
+    if section.tls is not None:
+        tls = server_context(
+            credential(section.tls), load_trust(section.client_roots) if section.client_roots else None
+        )
+    notes = iocm_listener.listening(
+        settings, services.pool, open_incident=incidents.open_for_note, journal=services.journal, tls=tls
+    )
+    await stack.enter_async_context(notes)
 
 
 async def _publishing(
@@ -213,6 +270,9 @@ async def _publishing(
     )
     publication = Publication(
         reports=StoredReports(services.pool),
+        orders=StoredOrders(services.pool, section.hl7.omi_deletes),
+        changes=ChangedStudies(services.pool),
+        recollect=recollect,
         sites=sites,
         registry=registry,
         archive=archive,
@@ -220,10 +280,14 @@ async def _publishing(
         clock=services.clock,
         rules=Rules(
             ins_range=settings.box.environment,
-            retrieve_base=f"{section.wado.public_url}/{section.wado.base_path.strip('/')}".rstrip("/"),
+            retrieve_base=section.wado.base,
             match_patient_name=section.match_patient_name,
             uid_root=settings.manifest.uid_root,
             manufacturer=settings.manifest.manufacturer,
         ),
     )
-    await stack.enter_async_context(working(dsn, publication))
+    retries = section.retries
+    pauses = Pauses(retries.first, retries.longest, retries.factor)
+    await stack.enter_async_context(working(dsn, publication, pauses=pauses, dead_after=retries.dead_after))
+    drivers = walk_drivers(section, publication, services.pool, incidents, services.journal, dsn)
+    await stack.enter_async_context(walking(drivers))

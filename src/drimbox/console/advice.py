@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from drimbox.publication.incidents import WAITING, Incident
+from drimbox.publication.incidents import RESYNC, RESYNC_WAITING, WAITING, Incident
 
 Press = Literal["retry", "resync", "discard", ""]
 
@@ -43,7 +43,80 @@ _ARCHIVE = Advice(
     "discard",
 )
 
+_NOTE = Advice(
+    "Une note envoyée par un PACS (images rejetées, images clés) a été refusée et le PACS le sait. Faites-la vérifier "
+    "et renvoyer par l'administrateur du PACS ; pour revoir un examen sans elle, « Resynchroniser ». Classez ensuite "
+    "cet incident.",
+    "discard",
+)
+
+_COMPARISON = Advice(
+    "La comparaison de l'examen avec le PACS et le DMP n'a pas abouti ; le KOS est resté tel qu'il était. Corrigez ce "
+    "que dit le motif (PACS, certificat, configuration ; le code d'erreur du DMP dit ce qu'il refuse), puis "
+    "« Resynchroniser ».",
+    "resync",
+)
+
 _BY_CODE: Mapping[str, Advice] = {
+    RESYNC_WAITING: Advice(
+        "Un PACS ou le DMP ne répond pas ; rien n'est retiré du DMP pour autant. La comparaison reprend d'elle-même ; "
+        "« Resynchroniser » l'avance.",
+        "resync",
+    ),
+    f"{RESYNC}identity": Advice(
+        "Le PACS attribue maintenant l'examen à un autre patient ou à un autre numéro d'examen que le compte rendu "
+        "publié. Le KOS n'a été ni mis à jour ni retiré. Faites vérifier l'identité (identitovigilance). Si le PACS se "
+        "trompe, corrigez-le, puis « Resynchroniser ». Si c'est le compte rendu, faites-le remplacer ou supprimer "
+        "depuis le RIS : le KOS suivra.",
+        "resync",
+    ),
+    f"{RESYNC}order-patient": Advice(
+        "Un message du RIS déclare l'examen supprimé et désigne un autre patient que celui du KOS : rien n'a été "
+        "retiré. Faites corriger et renvoyer le message, puis classez cet incident.",
+        "discard",
+    ),
+    f"{RESYNC}study-gone": Advice(
+        "L'examen n'est plus visible au DMP. Si ses images ont été supprimées à dessein, classez cette alerte. Sinon, "
+        "remettez-les au PACS (ou corrigez la configuration du PACS), puis « Resynchroniser » : l'examen sera publié à "
+        "nouveau.",
+        "resync",
+    ),
+    f"{RESYNC}difference": Advice(
+        "Un parcours de l'archive qui ne fait que signaler a trouvé cet examen différent de son KOS. "
+        "« Resynchroniser » met le KOS à jour, ou le retire si l'examen n'est plus dans aucun PACS. Une visibilité "
+        "changée au DMP est gardée.",
+        "resync",
+    ),
+    f"{RESYNC}structure-unknown": Advice(
+        "Des KOS de cette structure sont au DMP, et elle n'est plus dans la configuration : ils ne sont plus tenus à "
+        "jour. Remettez-la dans la configuration avec ses certificats, redémarrez la passerelle, puis "
+        "« Resynchroniser ».",
+        "resync",
+    ),
+    f"{RESYNC}archive-metadata": Advice(
+        "Le KOS vient d'une archive importée, qui n'en dit pas assez pour le refaire. Faites renvoyer le compte rendu "
+        "par le RIS.",
+        "discard",
+    ),
+    f"{RESYNC}vihf-identity": Advice(
+        "L'archive ne dit pas qui a publié le KOS. Faites renvoyer le compte rendu par le RIS.", "discard"
+    ),
+    f"{RESYNC}defect": Advice(
+        "La passerelle elle-même a un défaut : signalez-le avec son journal technique. « Resynchroniser » après "
+        "correction.",
+        "resync",
+    ),
+    "study-rejected": Advice(
+        "Des notes de rejet du PACS retirent toutes les images de l'examen : il n'y a rien à publier. Si d'autres "
+        "images arrivent, « Resynchroniser » ; si le rejet est définitif, faites supprimer le compte rendu ou classez "
+        "cet incident.",
+        "resync",
+    ),
+    "sender-unknown": Advice(
+        "Le RIS qui a envoyé le compte rendu (MSH-3) n'est pas de ceux qui envoient pour cette structure. S'il le "
+        "doit, ajoutez-le à la liste « senders » de la structure et redémarrez la passerelle, puis réessayez. Sinon, "
+        "faites-le renvoyer par le bon système et classez cet incident.",
+    ),
     "archive-other-current": Advice(
         "Un KOS importé et un KOS de la passerelle se disent tous deux courants. Vérifiez au DMP qu'il n'en reste "
         "qu'un, puis classez cette alerte.",
@@ -79,6 +152,7 @@ _BY_CODE: Mapping[str, Advice] = {
         "discard",
     ),
     "structure-unknown": _CONFIGURATION,
+    "structure-ambiguous": _CONFIGURATION,
     "structure-keys": _CONFIGURATION,
     "sign-key": _CONFIGURATION,
     "pacs-none": _CONFIGURATION,
@@ -112,6 +186,10 @@ def advice_for(incident: Incident) -> Advice:
     """What to do about an open line of the queue."""
     if incident.code.startswith("archive-"):
         return _BY_CODE.get(incident.code, _ARCHIVE)
+    if incident.code.startswith(RESYNC):
+        return _BY_CODE.get(incident.code, _COMPARISON)
+    if incident.code.startswith("iocm-"):
+        return _NOTE
     if incident.report_id is None and not incident.study_uid:
         return _MESSAGE
     if (found := _BY_CODE.get(incident.code)) is not None:

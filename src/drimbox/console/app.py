@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from drimbox.console.account import LockRules, Role
 from drimbox.console.accounts import Accounts, AuditJournal
-from drimbox.console.acts import Acts, Resync
+from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
 from drimbox.console.health import Check, HealthWatch
 from drimbox.console.login import PasswordDesk
@@ -27,7 +27,8 @@ from drimbox.console.passwords import Cost, Hasher, PasswordRules
 from drimbox.console.psc import CALLBACK_PATH, GOODBYE_PATH, Psc, PscDesk
 from drimbox.console.sessions import Limits, Sessions
 from drimbox.console.studies import Studies
-from drimbox.console.web import accounts, queue, signin, studies
+from drimbox.console.walks import WalkRoom
+from drimbox.console.web import accounts, queue, signin, studies, walks
 from drimbox.console.web.desk import LOGIN_PATH, PASSWORD_PATH, Desk, SettingLine, cookie_name, for_people
 from drimbox.console.web.guard import (
     DATABASE_ERRORS,
@@ -63,19 +64,18 @@ async def console_app(
     structures: Mapping[str, str],
     psc: Psc | None = None,
     health: Check | None = None,
-    resync: Resync | None = None,
     settings: Sequence[SettingLine] = (),
     limits: Limits | None = None,
     passwords: PasswordRules | None = None,
     locking: LockRules | None = None,
     cost: Cost | None = None,
     logins_per_minute: int = 60,
+    walk_room: WalkRoom | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """The console as long as the block lasts; at its end every session is closed.
 
     ``public_url`` is the origin that browsers see (no path); ``structures`` are names by short name; ``health`` tells
-    which peers answer; ``resync`` puts a study's comparison with PACS and DMP in the queue, else its last report is
-    carried through again; ``logins_per_minute`` limits the logins of one address.
+    which peers answer; ``logins_per_minute`` limits the logins of one address.
     """
     table = Accounts(pool, clock, journal)
     rules = passwords or PasswordRules()
@@ -95,12 +95,13 @@ async def console_app(
         passwords=PasswordDesk(table, Hasher(cost), journal, clock, rules, locking or LockRules()),
         psc=PscDesk(psc, table, journal, clock, public_url) if psc is not None else None,
         incidents=incidents,
-        acts=Acts(pool, incidents, journal, resync),
+        acts=Acts(pool, incidents, journal),
         studies=Studies(pool),
         messages=Messages(pool),
         backlog=BacklogReader(pool),
         health=HealthWatch(health, clock),
         form_key=secrets.token_bytes(32),
+        walks=walk_room,
     )
     app = Starlette(
         routes=routes(),
@@ -137,6 +138,7 @@ def routes() -> list[Route]:
     """Every page, with the right that it asks for. What is not in the first four lines is for people who logged in."""
     operator, administrator, messages = Role.OPERATOR, Role.ADMINISTRATOR, Role.MESSAGES
     incident, study, account = "/file/{incident}", "/examens/{study}", "/comptes/{account}"
+    walk = walks.PLACE + "/{walk}"
     return [
         Route("/style.css", _style, methods=["GET"]),
         Route(LOGIN_PATH, signin.ask, methods=["GET"]),
@@ -169,6 +171,13 @@ def routes() -> list[Route]:
         Route(account + "/deverrouiller", for_people(accounts.unlock, administrator), methods=["POST"]),
         Route(account + "/mot-de-passe", for_people(accounts.new_password, administrator), methods=["POST"]),
         Route("/reglages", for_people(accounts.settings, administrator), methods=["GET"]),
+        Route(walks.PLACE, for_people(walks.listed, administrator), methods=["GET"]),
+        Route(walks.PLACE, for_people(walks.begin, administrator), methods=["POST"]),
+        Route(walk, for_people(walks.shown, administrator), methods=["GET"]),
+        Route(walk + "/constats.csv", for_people(walks.download, administrator), methods=["GET"]),
+        Route(walk + "/pause", for_people(walks.pause, administrator), methods=["POST"]),
+        Route(walk + "/reprendre", for_people(walks.resume, administrator), methods=["POST"]),
+        Route(walk + "/arreter", for_people(walks.stop, administrator), methods=["POST"]),
     ]
 
 

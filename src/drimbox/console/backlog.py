@@ -90,7 +90,8 @@ class BacklogReader:
                 await connection.execute(
                     "SELECT event, action, outcome = 0 AS well, count(*) AS n FROM audit "
                     "WHERE at > now() - interval '1 hour' AND event IN "
-                    "('110107/RAD-128', '110107/CARD-7', '110106/ITI-41', '110106/ITI-57') "
+                    "('110107/RAD-128', '110107/CARD-7', '110107/RAD-13', '110107/RAD-66', '110106/ITI-41', "
+                    "'110106/ITI-57') "
                     "GROUP BY 1, 2, 3"
                 )
             ).fetchall()
@@ -102,7 +103,7 @@ class BacklogReader:
                 if row["event"] in events and row["well"] == well and row["action"] in (action or row["action"])
             )
 
-        messages = ("110107/RAD-128", "110107/CARD-7")
+        messages = ("110107/RAD-128", "110107/CARD-7", "110107/RAD-13", "110107/RAD-66")
         return LastHour(
             received=total(*messages, well=True),
             refused=total(*messages, well=False),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from drimbox.foundation.errors import Refused
 from drimbox.identity.ins import Ins
 from drimbox.reports import hl7
+from drimbox.reports.orders import ORDER, read_order
 from drimbox.reports.reading import read_report
 from drimbox.store.database import Pool
 
@@ -81,7 +82,8 @@ class Messages:
 def patient_of(raw: bytes) -> Ins | None:
     """Whose message it is, for the journal; None when it does not tell."""
     try:
-        return read_report(hl7.parse(raw)).patient.ins
+        message = hl7.parse(raw)
+        return read_order(message).ins if message.type[0] == ORDER else read_report(message).patient.ins
     except Refused:
         return None
 

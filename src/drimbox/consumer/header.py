@@ -6,20 +6,19 @@ import base64
 import json
 import math
 import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pydicom import charset, dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
 
+from drimbox.dicom.charsets import DEFAULT, codecs_of, decoded
+from drimbox.dicom.elements import UNDEFINED, Budget, Buffer, Element, elements, inner_encoding, items, raw, text
+from drimbox.dicom.files import Meta, mapped, read_meta
+from drimbox.dicom.pixels import SIGNED, Layout, Pixels, read_layout
+from drimbox.dicom.syntaxes import DEFLATED_LE, Encoding, encoding_of
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.uids import is_uid
 
@@ -28,25 +27,13 @@ _INLINE_BYTES = 2048
 _INLINE_TABLE_BYTES = 256 * 1024
 _MAX_DEPTH = 16
 
-# All that the reader is known to raise on damaged files.
-_DAMAGE = (
-    InvalidDicomError,
-    BytesLengthException,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+_MAX_ELEMENTS = 1_000_000
 
-_CHARACTER_SET = Tag(0x00080005)
-_PIXEL_REPRESENTATION = Tag(0x00280103)
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_PIXEL_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
+# What values that are not what their VR says make their conversion raise.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+
+_CHARACTER_SET = 0x00080005
+_PIXEL_GROUP, _PADDING_GROUP = 0x7FE0, 0xFFFC
 _TEXT = frozenset({"LO", "SH", "UC", "LT", "ST", "UT", "PN"})
 _SINGLE = frozenset({"LT", "ST", "UT", "UR"})
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -54,21 +41,8 @@ _NUMBERS = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "UL": "I", "US": "H", "S
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """Where the pixel data of a file lie, and how they are cut in frames.
-
-    ``offset`` is the first byte of the value; ``length`` its bytes, None when the frames are encapsulated.
-    """
-
-    offset: int
-    length: int | None
-    frames: int
-    bits_per_frame: int
-
-
-@dataclass(frozen=True, slots=True)
 class Header:
-    """What serving one file takes: its identifiers, its transfer syntax, its pixels if it has any."""
+    """What serving one file takes: its identifiers, its transfer syntax, its pixels if it has any that can be shown."""
 
     study_uid: str
     series_uid: str
@@ -85,83 +59,58 @@ def read_header(path: Path) -> tuple[Header, bytes]:
     is not a DICOM file, or has no identifiers.
     """
     try:
-        with path.open("rb") as file:
-            dataset = dcmread(file, stop_before_pixels=True)
-            syntax = dataset.file_meta.TransferSyntaxUID
-            if syntax.is_deflated:
+        with mapped(path) as buffer:
+            meta = read_meta(buffer)
+            if meta.transfer_syntax == DEFLATED_LE:
                 raise Refused("Image compressée d'un bloc (deflate) : non affichable", code="dicom-file")
-            # The elements as read: looking one up in the dataset converts it for good.
-            elements: _Elements = dict(dataset._dict)
+            found, pixels = _look(buffer, meta)
+            words = {e.tag: text(buffer, e) for e in found if e.tag in _IDENTIFIERS}
             header = Header(
-                study_uid=_word(elements, 0x0020000D),
-                series_uid=_word(elements, 0x0020000E),
-                sop_class_uid=_word(elements, 0x00080016),
-                sop_instance_uid=_word(elements, 0x00080018),
-                transfer_syntax_uid=str(syntax),
-                pixels=_pixels(file, elements, syntax),
+                study_uid=words.get(_STUDY, ""),
+                series_uid=words.get(_SERIES, ""),
+                sop_class_uid=words.get(_SOP_CLASS, ""),
+                sop_instance_uid=words.get(_SOP_INSTANCE, ""),
+                transfer_syntax_uid=meta.transfer_syntax,
+                pixels=pixels,
             )
             if not (header.study_uid and header.series_uid and is_uid(header.sop_instance_uid)):
                 raise Refused("Image reçue sans identifiants", code="dicom-file")
-            return header, _metadata(dataset, header)
+            return header, _metadata(buffer, found, encoding_of(meta.transfer_syntax), header)
+    except Refused as refused:
+        if refused.code == "dicom-file":
+            raise
+        raise Refused("Image reçue illisible", code="dicom-file") from refused
     except _DAMAGE:
-        # Not chained: the reader's messages quote values.
+        # Not chained: the messages quote values.
         raise Refused("Image reçue illisible", code="dicom-file") from None
 
 
-_Element = RawDataElement | DataElement
-_Elements = Mapping[BaseTag, _Element]
+_STUDY, _SERIES, _SOP_CLASS, _SOP_INSTANCE = 0x0020000D, 0x0020000E, 0x00080016, 0x00080018
+_IDENTIFIERS = frozenset((_STUDY, _SERIES, _SOP_CLASS, _SOP_INSTANCE))
 
 
-def _pixels(file: BinaryIO, elements: _Elements, syntax: UID) -> Pixels | None:
-    """The reader stops on the tag of the pixel data: what follows is the tag, its VR, its length, its value."""
-    order = "<" if syntax.is_little_endian else ">"
-    start = file.tell()
-    head = file.read(12)
-    # Files exist that say explicit and are not (as the reader found out): the VR is there or it is not.
-    size = 8 if syntax.is_implicit_VR or head[4:6] not in _PIXEL_VRS else 12
-    if len(head) < size:
-        return None
-    group, number = struct.unpack(f"{order}HH", head[:4])
-    tag = group << 16 | number
-    if tag not in _PIXEL_TAGS:
-        return None
-    (length,) = struct.unpack(f"{order}I", head[size - 4 : size])
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(tag) or _integer(elements, 0x00280100, 8)
-    per_frame = (
-        _integer(elements, 0x00280010, 0) * _integer(elements, 0x00280011, 0) * _integer(elements, 0x00280002, 1) * bits
-    )
-    if _word(elements, 0x00280004) == "YBR_FULL_422" and not syntax.is_encapsulated:
-        per_frame = per_frame * 2 // 3
-    return Pixels(
-        offset=start + size,
-        length=None if syntax.is_encapsulated else length,
-        frames=max(1, _integer(elements, 0x00280008, 1)),
-        bits_per_frame=per_frame,
-    )
+def _look(buffer: Buffer, meta: Meta) -> tuple[Sequence[Element], Pixels | None]:
+    """The elements before the pixels, and these; pixels that are cut or not described cannot be shown."""
+    try:
+        layout: Layout = read_layout(buffer, meta)
+    except Refused as refused:
+        if refused.code not in ("dicom-pixels", "dicom-truncated"):
+            raise
+        encoding = encoding_of(meta.transfer_syntax)
+        found = elements(buffer, meta.end, len(buffer), encoding, Budget(_MAX_ELEMENTS), until=_PIXEL_GROUP << 16)
+        return tuple(found), None
+    return layout.elements, layout.pixels
 
 
-def _word(elements: _Elements, tag: int) -> str:
-    element = elements.get(Tag(tag))
-    return "" if element is None else _bytes(element).decode("ascii", "replace").strip(" \0")
-
-
-def _integer(elements: _Elements, tag: int, default: int) -> int:
-    element = elements.get(Tag(tag))
-    if element is None:
-        return default
-    if element.VR == "IS" or tag == 0x00280008:
-        return int(_word(elements, tag) or default)
-    return int.from_bytes(_bytes(element)[:2], "little" if getattr(element, "is_little_endian", True) else "big")
-
-
-def _metadata(dataset: Dataset, header: Header) -> bytes:
+def _metadata(buffer: Buffer, found: Sequence[Element], encoding: Encoding, header: Header) -> bytes:
     root = f"instances/{header.sop_instance_uid}/bulkdata"
-    found = _json_of(dataset, _Around(["iso8859"], False, lambda path: f"{root}/{path}"), "")
-    found["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
-    found["00083002"] = {"vr": "UI", "Value": [header.transfer_syntax_uid]}
+    around = _Around(buffer, encoding, DEFAULT, False, lambda path: f"{root}/{path}", Budget(_MAX_ELEMENTS))
+    described = _json_of(found, around, "")
+    described["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+    described["00083002"] = {"vr": "UI", "Value": [header.transfer_syntax_uid]}
     if header.pixels is not None:
-        found["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{root}/7FE00010"}
-    return json.dumps(dict(sorted(found.items())), ensure_ascii=False, separators=(",", ":")).encode()
+        described["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{root}/7FE00010"}
+    return json.dumps(dict(sorted(described.items())), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 _Uri = Callable[[str], str]
@@ -171,69 +120,73 @@ _Uri = Callable[[str], str]
 class _Around:
     """What the elements of a dataset take from those around it: items say neither their charset nor their sign."""
 
-    encodings: list[str]
+    buffer: Buffer
+    encoding: Encoding
+    encodings: Sequence[str]
     signed: bool
     uri: _Uri
+    budget: Budget
 
 
-def _json_of(dataset: Dataset, around: _Around, path: str, depth: int = 0) -> dict[str, Any]:
+def _json_of(found: Sequence[Element], around: _Around, path: str, depth: int = 0) -> dict[str, Any]:
     if depth > _MAX_DEPTH:
         raise ValueError("sequences too deep")
-    elements: _Elements = dict(dataset._dict)
-    around = _Around(
-        _encodings(elements, around.encodings), _signed(elements.get(_PIXEL_REPRESENTATION), around.signed), around.uri
-    )
-    found: dict[str, Any] = {}
-    for tag, element in elements.items():
-        if tag.element == 0 or tag.group in (0x0002, 0x7FE0, 0xFFFC):
+    around = _within(found, around)
+    described: dict[str, Any] = {}
+    for element in found:
+        tag = element.tag
+        if tag & 0xFFFF == 0 or tag >> 16 in (0x0002, _PIXEL_GROUP, _PADDING_GROUP):
             continue
         name = f"{tag:08X}"
-        where = f"{path}{name}"
-        vr = _vr(tag, element, around.signed)
+        vr = _vr(element, around.signed)
         if vr == "SQ":
-            items = dataset[tag].value or []
-            below = [_json_of(item, around, f"{where}.{n}.", depth + 1) for n, item in enumerate(items)]
-            found[name] = {"vr": "SQ", "Value": below} if below else {"vr": "SQ"}
+            below = list(_items_of(element, around, f"{path}{name}", depth))
+            described[name] = {"vr": "SQ", "Value": below} if below else {"vr": "SQ"}
         elif vr in _BINARY:
-            found[name] = _binary(vr, _bytes(element), tag, where, around.uri)
+            described[name] = _binary(vr, raw(around.buffer, element), tag, f"{path}{name}", around.uri)
         else:
-            little = getattr(element, "is_little_endian", True)
-            values = list(_values(vr, _bytes(element), around.encodings, little=little))
-            found[name] = {"vr": vr, "Value": values} if any(v is not None for v in values) else {"vr": vr}
-    return found
+            little = around.encoding.little or element.vr == "UN"
+            values = list(_values(vr, raw(around.buffer, element), around.encodings, little=little))
+            described[name] = {"vr": vr, "Value": values} if any(v is not None for v in values) else {"vr": vr}
+    return described
 
 
-def _encodings(elements: _Elements, inherited: list[str]) -> list[str]:
-    element = elements.get(_CHARACTER_SET)
-    if element is None:
-        return inherited
-    names = [name.strip() for name in _bytes(element).decode("ascii", "replace").split("\\")]
-    return charset.convert_encodings(names)
+def _within(found: Sequence[Element], around: _Around) -> _Around:
+    encodings, signed = around.encodings, around.signed
+    for element in found:
+        if element.tag == _CHARACTER_SET:
+            encodings = codecs_of(raw(around.buffer, element))
+        elif element.tag == SIGNED:
+            signed = raw(around.buffer, element)[: 1 if around.encoding.little else 2].endswith(b"\x01")
+    return _Around(around.buffer, around.encoding, encodings, signed, around.uri, around.budget)
 
 
-def _signed(element: _Element | None, inherited: bool) -> bool:
-    return inherited if element is None else _bytes(element)[:1] == b"\x01"
+def _items_of(sequence: Element, around: _Around, where: str, depth: int) -> Iterator[dict[str, Any]]:
+    inside = inner_encoding(sequence, around.encoding)
+    below = _Around(around.buffer, inside, around.encodings, around.signed, around.uri, around.budget)
+    for number_, item in enumerate(items(around.buffer, sequence, inside, around.budget)):
+        found = elements(around.buffer, item.value, item.content_end, inside, around.budget, depth=depth)
+        yield _json_of(tuple(found), below, f"{where}.{number_}.", depth + 1)
 
 
-def _bytes(element: _Element) -> bytes:
-    return element.value if isinstance(element.value, bytes) else b""
-
-
-def _vr(tag: BaseTag, element: _Element, signed: bool) -> str:
-    vr = element.VR
-    if vr in (None, "UN") and not tag.is_private and dictionary_has_tag(tag):
+def _vr(element: Element, signed: bool) -> str:
+    vr, tag = element.vr or "UN", element.tag
+    if vr != "UN":
+        return vr
+    private = bool(tag >> 16 & 1)
+    if not private and dictionary_has_tag(tag):
         vr = dictionary_VR(tag)
-    if vr in (None, "UN") and tag.is_private_creator:
+    elif private and 0x10 <= tag & 0xFFFF <= 0xFF:
         return "LO"
-    if vr is None:
-        return "UN"
+    elif element.length == UNDEFINED:
+        return "SQ"
     if vr == "US or SS":
         return "SS" if signed else "US"
-    return "OW" if " or " in vr else str(vr)
+    return "OW" if " or " in vr else vr
 
 
-def _binary(vr: str, value: bytes, tag: BaseTag, where: str, uri: _Uri) -> dict[str, Any]:
-    limit = _INLINE_TABLE_BYTES if tag.group == 0x0028 else _INLINE_BYTES
+def _binary(vr: str, value: bytes, tag: int, where: str, uri: _Uri) -> dict[str, Any]:
+    limit = _INLINE_TABLE_BYTES if tag >> 16 == 0x0028 else _INLINE_BYTES
     if len(value) > limit:
         return {"vr": vr, "BulkDataURI": uri(where)}
     if not value:
@@ -241,7 +194,7 @@ def _binary(vr: str, value: bytes, tag: BaseTag, where: str, uri: _Uri) -> dict[
     return {"vr": vr, "InlineBinary": base64.b64encode(value).decode()}
 
 
-def _values(vr: str, value: bytes, encodings: list[str], *, little: bool) -> Iterator[Any]:
+def _values(vr: str, value: bytes, encodings: Sequence[str], *, little: bool) -> Iterator[Any]:
     if vr in _NUMBERS:
         yield from _packed(_NUMBERS[vr], value, little)
     elif vr == "AT":
@@ -258,8 +211,8 @@ def _values(vr: str, value: bytes, encodings: list[str], *, little: bool) -> Ite
         yield from (part.strip(" \0") or None for part in text.split("\\"))
 
 
-def _text(value: bytes, encodings: list[str], delimiters: str) -> str:
-    return charset.decode_bytes(value, encodings, set(delimiters.encode()))
+def _text(value: bytes, encodings: Sequence[str], delimiters: str) -> str:
+    return decoded(value, encodings, delimiters.encode())
 
 
 def _packed(code: str, value: bytes, little: bool) -> Iterator[int | float | None]:
@@ -297,10 +250,30 @@ def bulk_value(path: Path, where: str) -> bytes | None:
     if len(steps) > 2 * _MAX_DEPTH or len(steps) % 2 == 0:
         return None
     try:
-        dataset: Dataset = dcmread(path, stop_before_pixels=True)
-        for tag, index in zip(steps[:-1:2], steps[1::2], strict=True):
-            dataset = dataset[Tag(int(tag, 16))].value[int(index)]
-        element = dataset.get_item(Tag(int(steps[-1], 16)))
-    except _DAMAGE:
+        tags = [int(step, 16) for step in steps[::2]]
+        places = [int(step) for step in steps[1::2]]
+        with mapped(path) as buffer:
+            meta = read_meta(buffer)
+            if meta.transfer_syntax == DEFLATED_LE:
+                return None
+            return _value_at(buffer, meta, tags, places)
+    except (Refused, ValueError):
         return None
-    return None if element is None or _vr(element.tag, element, False) == "SQ" else _bytes(element)
+
+
+def _value_at(buffer: Buffer, meta: Meta, tags: Sequence[int], places: Sequence[int]) -> bytes | None:
+    encoding, budget = encoding_of(meta.transfer_syntax), Budget(_MAX_ELEMENTS)
+    start, end = meta.end, len(buffer)
+    for depth, tag in enumerate(tags):
+        among = elements(buffer, start, end, encoding, budget, depth=depth, until=tag)
+        element = next((e for e in among if e.tag == tag), None)
+        if element is None or (_vr(element, False) == "SQ") != (depth < len(places)):
+            return None
+        if depth == len(places):
+            return raw(buffer, element)
+        encoding = inner_encoding(element, encoding)
+        item = next(islice(items(buffer, element, encoding, budget), max(places[depth], 0), None), None)
+        if item is None:
+            return None
+        start, end = item.value, item.content_end
+    return None

@@ -6,16 +6,17 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from drimbox.console import psc as console
 from drimbox.consumer.app import BACKCHANNEL_PATH
 from drimbox.consumer.login import CALLBACK_PATH, GOODBYE_PATH
 from drimbox.consumer.viewer_files import install_viewer
-from drimbox.demo import sites
+from drimbox.demo import consoles, sites
 from drimbox.demo.order import both, in_thread, together
 from drimbox.demo.places import Ports, ports
 from drimbox.demo.processes import NotStarted, Running, memory_of, started
@@ -42,7 +43,7 @@ PATIENT_AT_B = replace(Identity(), ipp="IPP-B-4711", ipp_issuer="2.25.1740066")
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Everything that runs, and how to reach it. ``tls`` trusts the test CA."""
+    """Everything that runs, and how to reach it. ``tls`` trusts the test CA; ``consoles``: accounts by site."""
 
     state: Path
     ports: Ports
@@ -54,6 +55,7 @@ class Mesh:
     tls_a: ssl.SSLContext
     tls_b: ssl.SSLContext
     http: HttpClient
+    consoles: Mapping[str, tuple[consoles.Opener, ...]]
 
     @property
     def ris_a(self) -> str:
@@ -109,6 +111,7 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
         authority = TestAuthority(config.state / "pki")
         await _information_systems(stack, places, authority)
         http = await stack.enter_async_context(HttpClient())
+        openers = await consoles.accounts(state, national.logins)
         mesh = Mesh(
             state=state,
             ports=places,
@@ -120,6 +123,7 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
             tls_a=caller_context(authority, national.sites["a"].certificates.auth),
             tls_b=caller_context(authority, national.sites["b"].certificates.auth),
             http=http,
+            consoles=openers,
         )
         stack.enter_context(_told(state / "endpoints.json", _addresses(mesh)))
         yield mesh
@@ -157,16 +161,22 @@ def _viewer(home: Path, say: Say) -> Path:
 
 def _services(state: Path, places: Ports) -> ServicesConfig:
     consumer = sites.consumer_url(places)
+    console_a, console_b = (sites.console_url(places, key) for key in ("a", "b"))
+    site_a = replace(
+        SITE_A,
+        redirect_uris=(console_a + console.CALLBACK_PATH,),
+        post_logout_redirect_uris=(console_a + console.GOODBYE_PATH,),
+    )
     site_b = replace(
         SITE_B,
-        redirect_uris=(consumer + CALLBACK_PATH,),
-        post_logout_redirect_uris=(consumer + GOODBYE_PATH,),
+        redirect_uris=(consumer + CALLBACK_PATH, console_b + console.CALLBACK_PATH),
+        post_logout_redirect_uris=(consumer + GOODBYE_PATH, console_b + console.GOODBYE_PATH),
         backchannel_logout=consumer + BACKCHANNEL_PATH,
         db_host="site-b.localhost",
     )
     return ServicesConfig(
         state=state / "national",
-        sites=(SITE_A, site_b),
+        sites=(site_a, site_b),
         psc_port=places.psc,
         dmp_port=places.dmp,
         whitelist_port=places.whitelist,
@@ -179,6 +189,7 @@ def _nodes(places: Ports) -> tuple[Destination, ...]:
     """Who may ask site A's PACS: its DRIMbox, and outside clients of a demonstration."""
     return (
         Destination("DRIMBOX_A", "127.0.0.1", places.dicom_a),
+        Destination(sites.IOCM_AE, "127.0.0.1", places.iocm_a),
         Destination("DEMO_CLIENT", "127.0.0.1", places.dicom_client),
     )
 
@@ -250,6 +261,7 @@ def _addresses(mesh: Mesh) -> dict[str, object]:
             "pacs_a": {"ae_title": mesh.pacs_a.ae_title, "host": "127.0.0.1", "port": places.pacs_a},
             "pacs_b": {"ae_title": mesh.pacs_b.ae_title, "host": "127.0.0.1", "port": places.pacs_b},
             "drimbox_a": {"ae_title": "DRIMBOX_A", "host": "127.0.0.1", "port": places.dicom_a},
+            "iocm_a": {"ae_title": sites.IOCM_AE, "host": "127.0.0.1", "port": places.iocm_a},
             "client": {"ae_title": "DEMO_CLIENT", "host": "127.0.0.1", "port": places.dicom_client},
             "pacs_a_rest": {
                 "url": mesh.pacs_a.rest_url,
@@ -262,6 +274,10 @@ def _addresses(mesh: Mesh) -> dict[str, object]:
             "contextual_call": mesh.call_url,
             "viewer": f"{sites.consumer_url(places)}/visionneuse",
             "home": sites.consumer_url(places),
+        },
+        "consoles": {
+            key: {"url": sites.console_url(places, key), "accounts": [asdict(one) for one in openers]}
+            for key, openers in mesh.consoles.items()
         },
         "ris": {"a": mesh.ris_a, "b": mesh.ris_b},
         "dmp": {

@@ -33,31 +33,38 @@ class Ports:
     pacs_b: int
     pacs_b_http: int
     dicom_client: int
+    iocm_a: int
+    console_a: int
+    console_b: int
 
 
 def ports(state: Path, first: int = FIRST_PORT) -> Ports:
     """The ports of this state folder: chosen once, from ``first`` on, and kept with it: published KOS name them.
 
+    A listener that the folder does not know yet, because an earlier version made it, gets a port beside the others.
     Raises ``Misconfigured`` (``ports-taken``) when another program has taken some of them since.
     """
     file = state / "ports.json"
-    if file.exists():
-        kept = Ports(**json.loads(file.read_text("utf-8")))
-        if taken := [str(port) for port in asdict(kept).values() if not _free(port)]:
-            reason = f"Un autre programme tient des ports de cette démonstration ({', '.join(taken)}) : arrêtez-le"
-            raise Misconfigured(f"{reason}, ou prenez un autre dossier (--state)", code="ports-taken")
-        return kept
-    chosen: dict[str, int] = {}
-    candidate = first
+    told: dict[str, int] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    chosen = {name: told[name] for name in Ports.__dataclass_fields__ if name in told}
+    if taken := [str(port) for port in chosen.values() if not _free(port)]:
+        reason = f"Un autre programme tient des ports de cette démonstration ({', '.join(taken)}) : arrêtez-le"
+        raise Misconfigured(f"{reason}, ou prenez un autre dossier (--state)", code="ports-taken")
+    candidate = max(chosen.values(), default=first - 1)
     for name in Ports.__dataclass_fields__:
-        while not _free(candidate):
-            candidate += 1
-        chosen[name] = candidate
-        candidate += 1
+        if name not in chosen:
+            candidate = _next_free(candidate + 1)
+            chosen[name] = candidate
     result = Ports(**chosen)
     state.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(result), indent=2), "utf-8")
     return result
+
+
+def _next_free(candidate: int) -> int:
+    while not _free(candidate):
+        candidate += 1
+    return candidate
 
 
 def _free(port: int) -> bool:

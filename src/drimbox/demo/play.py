@@ -20,6 +20,7 @@ from drimbox.demo.mesh import Mesh
 from drimbox.demo.narration import following
 from drimbox.demo.places import FIRST_PORT, ports
 from drimbox.demo.processes import NotStarted
+from drimbox.demo.sites import console_url
 from drimbox.demo.visitor import Lost
 from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.foundation.signals import TOLD_TO_STOP, stop_on
@@ -176,6 +177,7 @@ def _print_addresses(mesh: Mesh) -> None:
         f"{sum(len(exercise.activities) for exercise in user.exercises)} situation(s) d'exercice"
         for user in mesh.national.logins
     )
+    openers = "\n".join(f"    {one.login:12} {one.password}  ({', '.join(one.roles)})" for one in mesh.consoles["a"])
     say(
         f"""
 La suite se joue dans un navigateur :
@@ -185,6 +187,11 @@ La suite se joue dans un navigateur :
 {logins}
   4. ouvrez les images de l'examen.
 
+  Console de l'exploitant du site A                 {console_url(mesh.ports, "a")}
+{openers}
+    ou Pro Santé Connect, par les mêmes professionnels de test
+
+  Console de l'exploitant du site B                 {console_url(mesh.ports, "b")}
   RIS du site A (envoyer d'autres comptes rendus)   {mesh.ris_a}
   Ce que tient le DMP                               {mesh.national.dmp_view}/documents
   Toutes les adresses, les certificats              {mesh.state / "endpoints.json"}

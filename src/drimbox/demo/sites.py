@@ -9,6 +9,7 @@ from drimbox.demo.places import Ports
 from drimbox.sandbox.services import Endpoints
 
 WADO_PATH = "/dicom-web-rs"
+IOCM_AE = "DRIMBOX_IOCM"
 
 
 def wado_base(ports: Ports) -> str:
@@ -19,6 +20,11 @@ def wado_base(ports: Ports) -> str:
 def consumer_url(ports: Ports) -> str:
     """The address of site B's pages."""
     return f"https://localhost:{ports.consumer_b}"
+
+
+def console_url(ports: Ports, key: str) -> str:
+    """The address of the operator's console of a site, ``a`` or ``b``."""
+    return f"https://localhost:{ports.console_a if key == 'a' else ports.console_b}"
 
 
 def dmp_services(ports: Ports) -> str:
@@ -59,12 +65,18 @@ port = {ports.mllp_a}
 port = {ports.dicom_a}
 ae_title = "DRIMBOX_A"
 
+# Where the PACS tells what it rejected; DEMO_CLIENT lets any other sender of notes join in.
+[source.iocm]
+port = {ports.iocm_a}
+ae_title = "{IOCM_AE}"
+allowed_callers = ["PACS_A", "DEMO_CLIENT"]
+
 [source.wado]
 port = {ports.wado_a}
 public_url = "https://localhost:{ports.wado_a}"
 base_path = "{WADO_PATH}"
 tls = {{ certificate = {_q(certificates.db.certificate)}, key = {_q(certificates.db.key)} }}
-"""
+{_console(ports, national, "a")}"""
     file.write_text(text, "utf-8")
 
 
@@ -87,8 +99,19 @@ port = {ports.consumer_b}
 public_url = "{consumer_url(ports)}"
 viewer_dir = {_q(viewer)}
 tls = {{ certificate = {_q(certificates.consumer.certificate)}, key = {_q(certificates.consumer.key)} }}
-"""
+{_console(ports, national, "b")}"""
     file.write_text(text, "utf-8")
+
+
+def _console(ports: Ports, national: Endpoints, key: str) -> str:
+    url, pair = console_url(ports, key), national.sites[key].certificates.consumer
+    return f"""
+[console]
+port = {url.rpartition(":")[2]}
+public_url = "{url}"
+pro_sante_connect = true
+tls = {{ certificate = {_q(pair.certificate)}, key = {_q(pair.key)} }}
+"""
 
 
 def _common(name: str, state: Path, ports: Ports, national: Endpoints, key: str) -> str:

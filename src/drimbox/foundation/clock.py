@@ -48,6 +48,11 @@ class FixedClock:
         self._elapsed += seconds
 
 
+def has_neighbours(instant: dt.datetime) -> bool:
+    """Is it far enough from both ends of the calendar to be told in any time zone, with a year of four digits?"""
+    return 1000 <= instant.year <= 9998
+
+
 def hl7_timestamp(instant: dt.datetime) -> str:
     """``YYYYMMDDHHMMSS+ZZZZ`` in Paris time (HL7 v2 and CDA TS)."""
     return instant.astimezone(PARIS).strftime("%Y%m%d%H%M%S%z")

@@ -67,15 +67,18 @@ class Builder:
         self._namespaces = dict(namespaces)
         self._nsmap = {name or None: uri for name, uri in namespaces.items()}
         self._prefix = prefix
+        # By the name that callers use; they use few.
+        self._tags: dict[str, str] = {}
 
     def __call__(self, tag: str, *children: Element | str, **attributes: str) -> Element:
         """An element; ``prefix:tag`` picks another namespace; a trailing ``_`` of an attribute name is cut."""
-        prefix, _, local = tag.rpartition(":")
-        namespace = self._namespaces[prefix or self._prefix]
+        whole = self._tags.get(tag)
+        if whole is None:
+            prefix, _, local = tag.rpartition(":")
+            whole = self._tags[tag] = f"{{{self._namespaces[prefix or self._prefix]}}}{local}"
+        named = {name.rstrip("_"): value for name, value in attributes.items()}
         # The name of xmlns is None, which the stubs of lxml do not know.
-        element = etree.Element(f"{{{namespace}}}{local}", nsmap=self._nsmap)  # type: ignore[arg-type]
-        for name, value in attributes.items():
-            element.set(name.rstrip("_"), value)
+        element = etree.Element(whole, named, nsmap=self._nsmap)  # type: ignore[arg-type]
         for child in children:
             if isinstance(child, str):
                 if len(element):

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
+from drimbox.dicom.syntaxes import EXPLICIT_LE, FRAME_MEDIA, frame_media
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.uids import is_uid
 from drimbox.images.media import MediaType, parse_media_type, split_outside_quotes
-from drimbox.images.syntaxes import EXPLICIT_LE
 
 ANY = "*"
 MAX_ACCEPT_CHARACTERS = 32 * 1024
 MAX_RANGES = 256
 
-_DICOM = "application/dicom"
+DICOM = "application/dicom"
+_OCTETS = "application/octet-stream"
 _MULTIPART = "multipart/related"
 _QUALITY = re.compile(r"(?:[0-9]{1,4}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?:[eE][-+]?[0-9]{1,2})?")
 
@@ -35,14 +36,21 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One form in which the caller takes DICOM files. ``syntax`` is a UID or ``*`` (any, as stored).
+    """One form in which the caller takes images. ``syntax`` is a UID or ``*`` (any, as stored).
 
-    ``single`` means one ``application/dicom`` body, possible for one instance only; else a multipart.
+    ``media`` is what each part is: ``application/dicom``, or a media type of frames, or ``*`` for the one that goes
+    with the syntax. ``single`` means one body of that type instead of a multipart, possible for one part only.
     """
 
     syntax: str
     quality: float
     single: bool = False
+    media: str = DICOM
+
+    @property
+    def frames(self) -> bool:
+        """Frames by themselves, not in a DICOM file?"""
+        return self.media != DICOM
 
 
 class Work(IntEnum):
@@ -65,21 +73,22 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The offer that was chosen, and the form of the body."""
+    """The offer that was chosen, and the form that the caller takes it in."""
 
     offer: Offer
     quality: float
     single: bool
+    media: str = DICOM
 
 
 class Policy(Enum):
     """Which comes first when the syntax that the caller likes best is not the one that costs least."""
 
-    LEAST_WORK = "least-work"
-    """q ranks what the PACS offers; pixels are transcoded only when nothing else is acceptable (DB.SO.85)."""
-
     QUALITY = "quality"
-    """q ranks everything that can be made; work only breaks ties (standards.md C.3)."""
+    """The highest q of all that can be made; among equals what costs least (PS3.18 8.7; standards.md C.3)."""
+
+    LEAST_WORK = "least-work"
+    """q ranks what is stored only; pixels are transcoded when nothing else is acceptable (a reading of DB.SO.85)."""
 
 
 def parse_accept(lines: Sequence[str]) -> tuple[Range, ...]:
@@ -114,6 +123,17 @@ def dicom_wanted(ranges: Sequence[Range]) -> tuple[Wanted, ...]:
     return tuple(wanted for each in ranges for wanted in _as_dicom(each))
 
 
+def frames_wanted(ranges: Sequence[Range]) -> tuple[Wanted, ...]:
+    """The forms that an answer to a request for frames can have: frames, or the DICOM file that holds them.
+
+    PS3.18 10.4.1.1.6 knows the first only, the official requests ask for the second (standards.md C.2). What leaves
+    it open gets frames. Raises as ``dicom_wanted`` does.
+    """
+    if not ranges:
+        return (Wanted(ANY, 1.0, media=ANY),)
+    return tuple(wanted for each in ranges for wanted in (*_as_frames(each), *_as_dicom(each, open_too=False)))
+
+
 def takes_json(ranges: Sequence[Range]) -> bool:
     """Does the caller take DICOM JSON (the default of ``/metadata``, PS3.18 10.4.4)?"""
     names = {"application/dicom+json": 2, "application/json": 2, "application/*": 1, "*/*": 0}
@@ -130,19 +150,20 @@ def wanted_boundaries(ranges: Sequence[Range]) -> tuple[str, ...]:
 
 
 def choose(
-    wanted: Sequence[Wanted], offers: Sequence[Offer], *, policy: Policy = Policy.LEAST_WORK, one: bool = False
+    wanted: Sequence[Wanted], offers: Sequence[Offer], *, policy: Policy = Policy.QUALITY, one: bool = False
 ) -> Choice | None:
     """The best offer that the caller takes, None when it takes none.
 
     A named syntax outweighs ``*``; q=0 forbids. What degrades the pixels is chosen only when nothing else is taken.
-    Among equals the order of ``offers`` decides. ``one``: the answer holds one instance, so a single body may do too.
+    Among equals the order of ``offers`` decides, then that of ``wanted``. ``one``: the answer holds one part, so that
+    a single body may do too.
     """
-    forms = (False, True) if one else (False,)
+    forms = tuple(dict.fromkeys((w.media, w.single) for w in wanted if one or not w.single))
     candidates = [
-        Choice(offer, quality, single)
+        Choice(offer, quality, single, media)
         for offer in offers
-        for single in forms
-        if (quality := quality_of(wanted, offer.syntax, single=single)) > 0
+        for media, single in forms
+        if (quality := quality_of(wanted, offer.syntax, single=single, media=media)) > 0
     ]
     candidates = [c for c in candidates if not c.offer.loses] or candidates
     if not candidates:
@@ -152,27 +173,52 @@ def choose(
     return min(candidates, key=lambda c: (c.offer.work, -c.quality))
 
 
-def quality_of(wanted: Sequence[Wanted], syntax: str, *, single: bool = False) -> float:
-    """How much the caller likes ``syntax``, 0 when it does not take it."""
-    named = [w.quality for w in wanted if w.single is single and w.syntax == syntax]
+def quality_of(wanted: Sequence[Wanted], syntax: str, *, single: bool = False, media: str = DICOM) -> float:
+    """How much the caller likes ``syntax`` in this form, 0 when it does not take it."""
+    alike = [w for w in wanted if w.single is single and w.media == media]
+    named = [w.quality for w in alike if w.syntax == syntax]
     if named:
         return 0.0 if 0.0 in named else max(named)
-    return max((w.quality for w in wanted if w.single is single and w.syntax == ANY), default=0.0)
+    return max((w.quality for w in alike if w.syntax == ANY and _fits(media, syntax)), default=0.0)
 
 
-def _as_dicom(each: Range) -> tuple[Wanted, ...]:
+def _fits(media: str, syntax: str) -> bool:
+    """Can frames of ``syntax`` be sent as ``media``?"""
+    return media in (DICOM, ANY, _OCTETS) or frame_media(syntax) == media
+
+
+def _as_dicom(each: Range, *, open_too: bool = True) -> tuple[Wanted, ...]:
     name, parameters = each.media.name, each.media.parameters
+    takes = (DICOM, "application/*", "*/*") if open_too else (DICOM,)
+    if name == DICOM:
+        return (Wanted(_syntax(parameters.get("transfer-syntax", EXPLICIT_LE)), each.quality, single=True),)
+    if name == _MULTIPART and parameters.get("type", "*/*" if open_too else "").lower() in takes:
+        return (Wanted(_syntax(parameters.get("transfer-syntax", EXPLICIT_LE)), each.quality),)
+    if not name and "transfer-syntax" in parameters and parameters.get("type", DICOM).lower() == DICOM:
+        return (Wanted(_syntax(parameters["transfer-syntax"]), each.quality),)
+    if not open_too:
+        return ()
     if name == "*/*":
         return (Wanted(ANY, each.quality),)
     if name in ("application/*", "multipart/*"):
         return (Wanted(_syntax(parameters.get("transfer-syntax", ANY)), each.quality, name == "application/*"),)
-    if name == _DICOM:
-        return (Wanted(_syntax(parameters.get("transfer-syntax", EXPLICIT_LE)), each.quality, single=True),)
-    if name == _MULTIPART and parameters.get("type", _DICOM).lower() == _DICOM:
-        return (Wanted(_syntax(parameters.get("transfer-syntax", EXPLICIT_LE)), each.quality),)
-    if not name and "transfer-syntax" in parameters and parameters.get("type", _DICOM).lower() == _DICOM:
-        return (Wanted(_syntax(parameters["transfer-syntax"]), each.quality),)
     return ()
+
+
+def _as_frames(each: Range) -> tuple[Wanted, ...]:
+    name, parameters = each.media.name, each.media.parameters
+    named = parameters.get("transfer-syntax", "")
+    single = name not in (_MULTIPART, "multipart/*", "*/*")
+    kind = name if single else parameters.get("type", "*/*").lower()
+    if kind == "*/*":
+        return (Wanted(_syntax(named or ANY), each.quality, media=ANY),)
+    if kind in ("image/*", "application/*"):
+        among = [m for m in FRAME_MEDIA if m.startswith(kind[:-1])]
+        return tuple(Wanted(_syntax(named or ANY), each.quality, single, media) for media in among)
+    if kind not in FRAME_MEDIA:
+        return ()
+    syntax = _syntax(named or FRAME_MEDIA[kind])
+    return (Wanted(syntax, each.quality, single, kind),) if syntax == ANY or _fits(kind, syntax) else ()
 
 
 def _syntax(text: str) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from drimbox.dicom.files import mapped
 from drimbox.foundation.errors import IdentityMismatch, Refused
 from drimbox.identity.ins import Ins
 from drimbox.images.accept import Wanted
-from drimbox.images.elements import mapped
 from drimbox.images.gate import Denied, Target
-from drimbox.images.header import Header, read_header, read_meta
+from drimbox.images.header import Header, read_header
 from drimbox.images.multipart import Writer
-from drimbox.images.pixels import read_layout
-from drimbox.images.renditions import Renderer, Rendition
-from drimbox.images.syntaxes import DEFLATED_LE
+from drimbox.images.renditions import Content, Identity, Renderer, Rendition
 from drimbox.images.threads import in_thread
 
 
@@ -70,6 +69,8 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _DicomPart:
+    """One file, or the frames of one image: each a part of the multipart, or the whole body."""
+
     rendition: Rendition
     writer: Writer
 
@@ -77,52 +78,78 @@ class _DicomPart:
     def syntax(self) -> str:
         return self.rendition.transfer_syntax
 
-    @property
-    def media_type(self) -> str:
-        return f"application/dicom; transfer-syntax={self.syntax}"
+    def headers(self, *, one: bool) -> dict[str, str]:
+        """The headers of the answer. ``one``: it holds no other image, so that its syntax is that of the whole."""
+        rendition = self.rendition
+        if rendition.single:
+            return {"Content-Type": rendition.media_type, "Content-Length": str(rendition.contents[0].size)}
+        return {"Content-Type": self.writer.content_type(self.syntax if one else "", rendition.media)}
 
     def opening(self, *, first: bool) -> bytes:
         if self.rendition.single:
             return b""
-        header = self.writer.opening({"Content-Type": self.media_type, "Content-Length": str(self.rendition.size)})
+        header = self._header(self.rendition.contents[0])
         return self.writer.delimiter() + header if first else header
 
     def ending(self) -> bytes:
         return b"" if self.rendition.single else self.writer.delimiter()
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        return self.rendition.chunks()
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        for index, content in enumerate(self.rendition.contents):
+            if index:
+                yield self.writer.delimiter() + self._header(content)
+            async with aclosing(content.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def discard(self) -> None:
         self.rendition.discard()
 
+    def _header(self, content: Content) -> bytes:
+        return self.writer.opening({"Content-Type": self.rendition.media_type, "Content-Length": str(content.size)})
+
 
 class DicomBody:
-    """DICOM files: a multipart/related, or one application/dicom when the caller likes that better."""
+    """Images: a multipart/related of DICOM files or of frames, or one of them when the caller likes that better."""
 
     def __init__(self, asked: Asked, renderer: Renderer, boundary: str) -> None:
         self._asked = asked
         self._renderer = renderer
         self._writer = Writer(boundary)
 
+    @property
+    def asked(self) -> Asked:
+        return self._asked
+
+    @property
+    def writer(self) -> Writer:
+        return self._writer
+
     async def prepare(self, path: Path, instance_uid: str) -> _DicomPart:
         asked = self._asked
         if asked.target.frames:
-            await in_thread(_check_frames, path, asked.target.frames)
-        rendition = await self._renderer.render(path, asked.wanted, asked.ins, one=asked.one)
+            rendition = await self._frames(path)
+        else:
+            rendition = await self._renderer.render(path, asked.wanted, asked.ins, one=asked.one)
         try:
-            check_identity(rendition.header, asked.target, instance_uid)
+            check_identity(rendition.identity, asked.target, instance_uid)
         except Refused:
             rendition.discard()
             raise
         return _DicomPart(rendition, self._writer)
 
+    async def _frames(self, path: Path) -> Rendition:
+        asked = self._asked
+        try:
+            return await self._renderer.frames(path, asked.wanted, asked.ins, asked.target.frames)
+        except Refused as refused:
+            if refused.code == "no-frame":
+                raise Denied(404, "frame-unknown", "Trame absente de cette image") from refused
+            raise
+
     def headers(self, first: Part) -> dict[str, str]:
         assert isinstance(first, _DicomPart)
-        if first.rendition.single:
-            return {"Content-Type": first.media_type, "Content-Length": str(first.rendition.size)}
-        # Only of one instance is it known that its syntax is that of the whole.
-        return {"Content-Type": self._writer.content_type(first.syntax if self._asked.one else "")}
+        return first.headers(one=self._asked.one)
 
     def closing(self, first: Part) -> bytes:
         assert isinstance(first, _DicomPart)
@@ -168,7 +195,7 @@ class MetadataBody:
         return b"]"
 
 
-def check_identity(header: Header, target: Target, instance_uid: str) -> None:
+def check_identity(header: Identity | Header, target: Target, instance_uid: str) -> None:
     """Is the file what was asked for? What the PACS sends is not believed unseen.
 
     Raises ``IdentityMismatch`` (``image-identity``).
@@ -181,14 +208,3 @@ def check_identity(header: Header, target: Target, instance_uid: str) -> None:
 def _header(path: Path) -> Header:
     with mapped(path) as buffer:
         return read_header(buffer)
-
-
-def _check_frames(path: Path, frames: Sequence[int]) -> None:
-    with mapped(path) as buffer:
-        meta = read_meta(buffer)
-        # A deflated image is not inflated for this: it has one frame as a rule, and goes out whole anyway.
-        if meta.transfer_syntax == DEFLATED_LE:
-            return
-        pixels = read_layout(buffer, meta).pixels
-    if max(frames) > (pixels.frames if pixels else 0):
-        raise Denied(404, "frame-unknown", "Trame absente de cette image")

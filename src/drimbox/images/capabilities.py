@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drimbox.dicom.syntaxes import FRAME_MEDIA, FRENCH_PROFILE
 from drimbox.foundation.xml import Builder, Element, to_bytes
 from drimbox.images.media import KOS_HEADER
-from drimbox.images.syntaxes import FRENCH_PROFILE
 
 _WADL = "http://wadl.dev.java.net/2009/02"
-_DICOM = 'multipart/related; type="application/dicom"'
-_JSON = "application/dicom+json"
+_MULTIPART = 'multipart/related; type="{}"'
+_DICOM = (_MULTIPART.format("application/dicom"),)
+_INSTANCE = (*_DICOM, "application/dicom")
+_FRAMES = (*(_MULTIPART.format(media) for media in FRAME_MEDIA), *FRAME_MEDIA, *_INSTANCE)
+_JSON = ("application/dicom+json",)
 
-#: Each resource below the base with the media type of its answer.
+#: Each resource below the base with the media types of its answer, the default first.
 _RESOURCES = {
     "studies/{study}": _DICOM,
     "studies/{study}/metadata": _JSON,
     "studies/{study}/series/{series}": _DICOM,
     "studies/{study}/series/{series}/metadata": _JSON,
-    "studies/{study}/series/{series}/instances/{instance}": _DICOM,
+    "studies/{study}/series/{series}/instances/{instance}": _INSTANCE,
     "studies/{study}/series/{series}/instances/{instance}/metadata": _JSON,
-    "studies/{study}/series/{series}/instances/{instance}/frames/{frames}": _DICOM,
+    "studies/{study}/series/{series}/instances/{instance}/frames/{frames}": _FRAMES,
 }
 
 
@@ -41,7 +44,9 @@ def as_json(base_path: str, checks: Mapping[str, bool]) -> bytes:
         "base": base_path,
         "header": KOS_HEADER,
         "transferSyntaxes": list(FRENCH_PROFILE),
-        "resources": [{"path": path, "methods": ["GET"], "mediaType": media} for path, media in _RESOURCES.items()],
+        "resources": [
+            {"path": path, "methods": ["GET"], "mediaTypes": list(media)} for path, media in _RESOURCES.items()
+        ],
     }
     return json.dumps(content).encode()
 
@@ -52,7 +57,7 @@ def health(checks: Mapping[str, bool]) -> bytes:
     return json.dumps({"status": "ok" if all(checks.values()) else "unavailable", "checks": words}).encode()
 
 
-def _resource(wadl: Builder, path: str, media: str) -> Element:
+def _resource(wadl: Builder, path: str, media: Sequence[str]) -> Element:
     header = {"name": KOS_HEADER, "style": "header", "required": "true"}
     return wadl(
         "resource",
@@ -64,7 +69,7 @@ def _resource(wadl: Builder, path: str, media: str) -> Element:
                 wadl("param", name="Authorization", style="header", required="true"),
                 wadl("param", **header),
             ),
-            wadl("response", wadl("representation", mediaType=media), status="200"),
+            wadl("response", *(wadl("representation", mediaType=each) for each in media), status="200"),
             name="GET",
         ),
         path=path,

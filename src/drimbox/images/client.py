@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from drimbox.dicom.files import mapped
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import (
     IdentityMismatch,
@@ -28,7 +29,6 @@ from drimbox.foundation.http_client import HttpClient, Stream
 from drimbox.foundation.uids import is_uid
 from drimbox.identity.ins import Ins
 from drimbox.images.answers import refusal
-from drimbox.images.elements import mapped
 from drimbox.images.header import Header, check_ins, read_header
 from drimbox.images.media import KOS_HEADER, parse_media_type
 from drimbox.images.multipart import PartData, PartEnd, PartStart, Reader
@@ -106,8 +106,9 @@ class WadoClient:
     ) -> AbstractAsyncContextManager[AsyncIterator[FetchedInstance]]:
         """The images of ``retrieve_url`` (a study or a series) as they arrive, written into ``folder``.
 
-        ``accept`` ranks the transfer syntaxes, best first; ``expected`` are the SOP Instance UIDs that the KOS lists;
-        ``classes`` the SOP classes that can be used, any when empty. The host must have been found in the whitelist.
+        ``accept`` ranks the transfer syntaxes, best first (``accept_header``); ``expected`` are the SOP Instance UIDs
+        that the KOS lists; ``classes`` the SOP classes that can be used, any when empty. The host must have been found
+        in the whitelist.
         Files that were handed over stay; leaving the block early ends the transfer and deletes what was not handed
         over. The iteration ends only when all that was expected has come.
 
@@ -140,7 +141,7 @@ class WadoClient:
             study_uid=found["study"],
             series_uid=found["series"] or "",
             expected=frozenset(expected),
-            syntaxes=frozenset(accept),
+            syntaxes=frozenset(syntax for rank in accept for syntax in rank.split()),
             classes=frozenset(classes),
             ins=ins,
         )
@@ -211,11 +212,16 @@ class WadoClient:
 def accept_header(syntaxes: Sequence[str]) -> str:
     """Accept in the form of the official requests, q falling from 1 in the order of ``syntaxes`` (DB.CO.84).
 
+    Several of them in one string, with blanks between, are liked alike: the source then sends what costs it least.
     ``boundary=**`` means nothing, but boxes exist that refuse an element without it (ans-faq.md 6.3).
     """
     step = max(len(syntaxes), 10)
     form = 'multipart/related; type="application/dicom";transfer-syntax={};q={};boundary=**'
-    return ",".join(form.format(syntax, _quality(step - rank, step)) for rank, syntax in enumerate(syntaxes))
+    return ",".join(
+        form.format(syntax, _quality(step - rank, step))
+        for rank, alike in enumerate(syntaxes)
+        for syntax in alike.split()
+    )
 
 
 class _Delivery:

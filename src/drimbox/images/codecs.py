@@ -14,9 +14,9 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from drimbox.foundation.errors import Refused
-from drimbox.images.pixels import Pixels
-from drimbox.images.syntaxes import (
+from drimbox.dicom.pixels import Pixels
+from drimbox.dicom.syntaxes import (
+    ALWAYS_LOSSY,
     HTJ2K,
     HTJ2K_LOSSLESS,
     HTJ2K_LOSSLESS_RPCL,
@@ -30,8 +30,12 @@ from drimbox.images.syntaxes import (
     JPEG_LS_NEAR,
     RLE,
 )
+from drimbox.foundation.errors import Refused
 
 Frame = npt.NDArray[Any]
+
+#: Of lossy JPEG, which nobody gets who takes anything else: as good as it comes without growing out of proportion.
+_LOSSY_QUALITY = 95
 
 _JPEG_LOSSY = (JPEG_BASELINE, JPEG_EXTENDED)
 _JPEG_2000 = (JPEG_2000_LOSSLESS, JPEG_2000)
@@ -71,27 +75,88 @@ def decode(data: bytes, syntax: str, pixels: Pixels) -> Frame:
     return _shaped(_widened(_DECODERS[syntax](data, stream, pixels), stream, pixels), pixels)
 
 
-def encode(frame: Frame, syntax: str) -> bytes:
-    """One frame, losslessly, all bits of its cells kept; colours are not transformed."""
-    bits = frame.dtype.itemsize * 8
+def encode(frame: Frame, syntax: str, pixels: Pixels) -> bytes:
+    """One frame of the description ``pixels``, losslessly but for lossy JPEG, all bits of its cells kept.
+
+    What the colours become is what ``offers.encoded`` says.
+    """
+    if syntax in _HTJ2K:
+        return _encode_htj2k(frame, pixels)
     if syntax in _JPEG_2000:
         return bytes(
             imagecodecs.jpeg2k_encode(
-                frame, level=0, codecformat="j2k", reversible=True, mct=False, bitspersample=bits, numthreads=1
+                frame,
+                level=0,
+                codecformat="j2k",
+                reversible=True,
+                mct=False,
+                bitspersample=_precision(frame, pixels),
+                numthreads=1,
             )
         )
     # JPEG and JPEG-LS know no sign: the bit patterns go in as they are (PS3.5 8.2.1, 8.2.3).
     cells = frame.view(f"u{frame.dtype.itemsize}")
     if syntax == JPEG_LS:
         return _without_spiff(bytes(imagecodecs.jpegls_encode(cells)))
-    if syntax == JPEG_LOSSLESS_SV1:
-        colours = "RGB" if frame.ndim == 3 else None
-        return bytes(
-            imagecodecs.jpeg8_encode(
-                cells, lossless=True, predictor=1, bitspersample=bits, colorspace=colours, outcolorspace=colours
-            )
-        )
+    if syntax in (JPEG_LOSSLESS_SV1, JPEG_LOSSLESS):
+        return _encode_jpeg_lossless(cells, _precision(frame, pixels))
+    if syntax in _JPEG_LOSSY:
+        return _encode_jpeg(cells, pixels)
     raise ValueError(f"no encoder for {syntax}")
+
+
+def _precision(frame: Frame, pixels: Pixels) -> int:
+    """Bits of a sample: the stored ones, or those of the whole cell where others are in use (overlays) or a sign is."""
+    cell = frame.dtype.itemsize * 8
+    if pixels.signed or pixels.bits_stored == cell or int(frame.max()) >> pixels.bits_stored:
+        return cell
+    return max(pixels.bits_stored, 2)
+
+
+def _encode_htj2k(frame: Frame, pixels: Pixels) -> bytes:
+    """RPCL, with pointers to the tile parts, and so many levels that the least image is of 64 pixels (PS3.5 8.2.16).
+
+    Five at least, but in images so small that there is nothing left to halve: OpenJPH 0.9 reads these wrong.
+    """
+    longest = max(frame.shape[:2])
+    levels = max(1, min(5, longest.bit_length() - 1), (longest - 1).bit_length() - 6)
+    return bytes(
+        imagecodecs.htj2k_encode(
+            frame, reversible=True, tlm=True, resolutions=levels, rgb=frame.ndim == 3 and pixels.photometric == "RGB"
+        )
+    )
+
+
+def _encode_jpeg_lossless(cells: Frame, bits: int) -> bytes:
+    if cells.ndim == 2:
+        return bytes(imagecodecs.ljpeg_encode(cells, bitspersample=bits))
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            cells, lossless=True, predictor=1, bitspersample=bits, colorspace="RGB", outcolorspace="RGB"
+        )
+    )
+
+
+def _encode_jpeg(cells: Frame, pixels: Pixels) -> bytes:
+    if cells.ndim == 2:
+        return bytes(
+            imagecodecs.jpeg8_encode(cells, level=_LOSSY_QUALITY, bitspersample=8 if cells.dtype.itemsize == 1 else 12)
+        )
+    coming = "RGB" if pixels.photometric == "RGB" else "YCBCR"
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            cells, level=_LOSSY_QUALITY, subsampling="444", colorspace=coming, outcolorspace="YCBCR"
+        )
+    )
+
+
+def lost_something(data: bytes, syntax: str) -> bool:
+    """Does a compressed frame say that it lost something: has it the transform that cannot be undone (9-7)?"""
+    if syntax not in (*_JPEG_2000, *_HTJ2K):
+        return syntax in ALWAYS_LOSSY
+    at = data.find(b"\xff\x52")
+    # COD: marker, length, style, progression, layers, component transform, levels, block size, style, transform.
+    return at >= 0 and data[at + 13 : at + 14] == b"\0"
 
 
 def _decode_rle(data: bytes, pixels: Pixels) -> Frame:

@@ -10,32 +10,27 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from drimbox.foundation.errors import IdentityMismatch, Refused
-from drimbox.identity.ins import Authority, Ins
-from drimbox.images.elements import (
+from drimbox.dicom.elements import (
     ITEM,
-    PIXEL_DATA,
     UNDEFINED,
     Budget,
     Buffer,
     Element,
-    element_at,
     elements,
     head,
     inner_encoding,
     items,
-    number,
     text,
     write,
 )
-from drimbox.images.syntaxes import DEFLATED_LE, Encoding, encoding_of
+from drimbox.dicom.files import Edit, Meta, Splice, longer_group, read_meta, splice, syntax_edits
+from drimbox.dicom.syntaxes import DEFLATED_LE, Encoding, encoding_of
+from drimbox.foundation.errors import IdentityMismatch, Refused
+from drimbox.identity.ins import Authority, Ins
 
-_META = Encoding(explicit=True, little=True)
-_MAX_META_ELEMENTS = 64
 _MAX_HEADER_ELEMENTS = 20_000
 _MAX_INFLATED_HEADER = 8 * 2**20
 
-META_LENGTH, TRANSFER_SYNTAX = 0x00020000, 0x00020010
 SOP_CLASS, SOP_INSTANCE = 0x00080016, 0x00080018
 PATIENT_GROUP_LENGTH, PATIENT_ID, ISSUER_OF_PATIENT_ID, TYPE_OF_PATIENT_ID = (
     0x00100000,
@@ -79,75 +74,9 @@ class Header:
         return f"Header({self.transfer_syntax}, {self.sop_instance_uid})"
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """The file meta information: its syntax, its elements, and where the data set begins."""
-
-    transfer_syntax: str
-    elements: tuple[Element, ...]
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """Replace ``removed`` bytes at offset ``at`` by ``inserted``."""
-
-    at: int
-    removed: int
-    inserted: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Splice:
-    """An edited file: ``head``, then the original from offset ``rest`` to its end."""
-
-    head: bytes
-    rest: int
-
-    def size(self, original: int) -> int:
-        """Size of the edited file."""
-        return len(self.head) + original - self.rest
-
-
-def read_meta(buffer: Buffer) -> Meta:
-    """The file meta information (PS3.10 7.1). Raises ``Refused`` (``dicom-part10`` when it is no DICOM file)."""
-    if bytes(buffer[128:132]) != b"DICM":
-        raise Refused("Le fichier n'est pas une image DICOM", code="dicom-part10")
-    position, size, budget, found = 132, len(buffer), Budget(_MAX_META_ELEMENTS), []
-    while position + 8 <= size and buffer[position] == 2 and buffer[position + 1] == 0:
-        element = element_at(buffer, position, size, _META, budget)
-        found.append(element)
-        position = element.end
-    syntax = next((text(buffer, e) for e in found if e.tag == TRANSFER_SYNTAX), "")
-    if not syntax:
-        raise Refused("Image DICOM sans syntaxe de transfert", code="dicom-part10")
-    return Meta(syntax, tuple(found), position)
-
-
 def read_header(buffer: Buffer) -> Header:
     """The identifiers of a file, whatever its syntax. Raises ``Refused`` for what is no readable DICOM file."""
-    meta = read_meta(buffer)
-    data, start = _data_set(buffer, meta)
-    encoding = encoding_of(meta.transfer_syntax)
-    budget = Budget(_MAX_HEADER_ELEMENTS)
-    texts: dict[int, str] = {}
-    other_ids: tuple[OtherId, ...] = ()
-    for element in elements(data, start, len(data), encoding, budget, until=SERIES):
-        if element.tag == OTHER_IDS:
-            other_ids = tuple(_other_ids(data, element, encoding, budget))
-        elif element.tag in _IDENTIFIERS:
-            texts[element.tag] = text(data, element)
-    return Header(
-        transfer_syntax=meta.transfer_syntax,
-        sop_class_uid=texts.get(SOP_CLASS, ""),
-        sop_instance_uid=texts.get(SOP_INSTANCE, ""),
-        study_uid=texts.get(STUDY, ""),
-        series_uid=texts.get(SERIES, ""),
-        patient_id=texts.get(PATIENT_ID, ""),
-        other_ids=other_ids,
-        retired_ids=_values(texts.get(OTHER_IDS_RETIRED, "")),
-        character_sets=_values(texts.get(_CHARACTER_SET, "")),
-    )
+    return _survey(buffer, read_meta(buffer)).header
 
 
 def with_ins(buffer: Buffer, ins: Ins, *, transfer_syntax: str = "") -> Splice:
@@ -159,13 +88,35 @@ def with_ins(buffer: Buffer, ins: Ins, *, transfer_syntax: str = "") -> Splice:
     Raises ``IdentityMismatch`` (``ins-differs``) when the file names another INS of the same authority, ``Refused`` for
     what is no readable DICOM file or is deflated (``dicom-deflated``): the caller inflates it first.
     """
-    meta = read_meta(buffer)
+    return header_and_splice(buffer, ins, transfer_syntax=transfer_syntax)[1]
+
+
+def header_and_splice(
+    buffer: Buffer,
+    ins: Ins,
+    *,
+    transfer_syntax: str = "",
+    also: Iterable[Edit] = (),
+    meta: Meta | None = None,
+    walked: Iterable[Element] | None = None,
+) -> tuple[Header, Splice]:
+    """``read_header`` and ``with_ins`` in one walk; ``also`` are further edits of the same file.
+
+    ``meta`` and ``walked`` (the elements of the data set, from the first one on) spare what the caller did already.
+    """
+    meta = meta or read_meta(buffer)
     if meta.transfer_syntax == DEFLATED_LE:
         raise Refused("Image DICOM compressée en entier (deflate)", code="dicom-deflated")
-    edits = list(_ins_edits(buffer, meta, ins))
+    found = _survey(buffer, meta, walked)
+    edits = [*_ins_edits(buffer, found, ins), *also]
     if transfer_syntax and transfer_syntax != meta.transfer_syntax:
         edits += syntax_edits(buffer, meta, transfer_syntax)
-    return splice(buffer, edits)
+    return found.header, splice(buffer, edits)
+
+
+def refuse_other_ins(header: Header, ins: Ins) -> None:
+    """Raises ``IdentityMismatch`` (``ins-differs``) when an image names another INS of the same authority."""
+    _refuse_other_ins(header.other_ids, ins)
 
 
 def check_ins(header: Header, ins: Ins) -> None:
@@ -182,38 +133,62 @@ def check_ins(header: Header, ins: Ins) -> None:
     raise IdentityMismatch("L'image reçue ne porte pas l'INS du patient", code="ins-absent")
 
 
-def splice(buffer: Buffer, edits: Iterable[Edit]) -> Splice:
-    """Apply edits that do not overlap. None at all gives an empty head."""
-    ordered = sorted(edits, key=lambda e: e.at)
-    pieces: list[bytes] = []
-    position = 0
-    for edit in ordered:
-        pieces += (bytes(buffer[position : edit.at]), edit.inserted)
-        position = edit.at + edit.removed
-    return Splice(b"".join(pieces), position)
-
-
-def syntax_edits(buffer: Buffer, meta: Meta, transfer_syntax: str) -> list[Edit]:
-    """The edits that put another transfer syntax into the file meta information."""
-    old = next(e for e in meta.elements if e.tag == TRANSFER_SYNTAX)
-    new = write(TRANSFER_SYNTAX, "UI", transfer_syntax.encode("ascii"), _META)
-    growth = len(new) - (old.end - old.start)
-    return [
-        Edit(old.start, old.end - old.start, new),
-        *_longer_group(buffer, meta.elements, META_LENGTH, growth, _META),
-    ]
-
-
-def is_pixel_data(tag: int) -> bool:
-    """Pixel Data, Float Pixel Data or Double Float Pixel Data."""
-    return tag in (PIXEL_DATA, 0x7FE00008, 0x7FE00009)
-
-
 _CHARACTER_SET = 0x00080005
 _IDENTIFIERS = frozenset((_CHARACTER_SET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, OTHER_IDS_RETIRED, STUDY, SERIES))
 
 
-def _data_set(buffer: Buffer, meta: Meta) -> tuple[Buffer, int]:
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What one walk over the head of a file found.
+
+    ``place`` is where Other Patient IDs belongs, ``sequence`` it when it is there, ``group`` the length of its group.
+    """
+
+    header: Header
+    encoding: Encoding
+    place: int
+    sequence: Element | None
+    group: tuple[Element, ...]
+
+
+def _survey(buffer: Buffer, meta: Meta, walked: Iterable[Element] | None = None) -> _Survey:
+    data, start = data_set_of(buffer, meta)
+    encoding = encoding_of(meta.transfer_syntax)
+    budget = Budget(_MAX_HEADER_ELEMENTS)
+    texts: dict[int, str] = {}
+    other_ids: tuple[OtherId, ...] = ()
+    sequence: Element | None = None
+    group: tuple[Element, ...] = ()
+    place = start
+    for element in walked or elements(data, start, len(data), encoding, budget, until=SERIES):
+        tag = element.tag
+        if tag <= OTHER_IDS:
+            place = element.end
+        elif tag > SERIES:
+            break
+        if tag in _IDENTIFIERS:
+            texts[tag] = text(data, element)
+        elif tag == OTHER_IDS:
+            sequence = element
+            other_ids = tuple(_other_ids(data, element, encoding, budget))
+        elif tag == PATIENT_GROUP_LENGTH:
+            group = (element,)
+    header = Header(
+        transfer_syntax=meta.transfer_syntax,
+        sop_class_uid=texts.get(SOP_CLASS, ""),
+        sop_instance_uid=texts.get(SOP_INSTANCE, ""),
+        study_uid=texts.get(STUDY, ""),
+        series_uid=texts.get(SERIES, ""),
+        patient_id=texts.get(PATIENT_ID, ""),
+        other_ids=other_ids,
+        retired_ids=_values(texts.get(OTHER_IDS_RETIRED, "")),
+        character_sets=_values(texts.get(_CHARACTER_SET, "")),
+    )
+    return _Survey(header, encoding, place, sequence, group)
+
+
+def data_set_of(buffer: Buffer, meta: Meta) -> tuple[Buffer, int]:
+    """Where the data set begins; of a deflated one its first mebibytes, inflated."""
     if meta.transfer_syntax != DEFLATED_LE:
         return buffer, meta.end
     try:
@@ -223,26 +198,16 @@ def _data_set(buffer: Buffer, meta: Meta) -> tuple[Buffer, int]:
         raise Refused("Image DICOM illisible : compression deflate fausse", code="dicom-syntax") from error
 
 
-def _ins_edits(buffer: Buffer, meta: Meta, ins: Ins) -> Iterator[Edit]:
-    encoding = encoding_of(meta.transfer_syntax)
-    budget = Budget(_MAX_HEADER_ELEMENTS)
-    group: list[Element] = []
-    position = meta.end
-    sequence: Element | None = None
-    for element in elements(buffer, meta.end, len(buffer), encoding, budget, until=OTHER_IDS):
-        position = element.end
-        if element.tag == OTHER_IDS:
-            sequence = element
-        elif element.tag == PATIENT_GROUP_LENGTH:
-            group.append(element)
+def _ins_edits(buffer: Buffer, found: _Survey, ins: Ins) -> Iterator[Edit]:
+    encoding, sequence = found.encoding, found.sequence
     if sequence is None:
         inserted = _sequence_of(_ins_item(ins, encoding), encoding)
-        yield Edit(position, 0, inserted)
-        yield from _longer_group(buffer, group, PATIENT_GROUP_LENGTH, len(inserted), encoding)
+        yield Edit(found.place, 0, inserted)
+        yield from longer_group(buffer, found.group, PATIENT_GROUP_LENGTH, len(inserted), encoding)
         return
     if sequence.vr not in ("SQ", "UN", ""):
         raise Refused("Image DICOM illisible : séquence mal formée", code="dicom-syntax")
-    present = tuple(_other_ids(buffer, sequence, encoding, budget))
+    present = found.header.other_ids
     _refuse_other_ins(present, ins)
     if _carries(present, ins):
         return
@@ -252,7 +217,7 @@ def _ins_edits(buffer: Buffer, meta: Meta, ins: Ins) -> Iterator[Edit]:
         # The length field is the last four bytes before the value, under any VR that a sequence comes with.
         longer = (sequence.length + len(item)).to_bytes(4, "little" if encoding.little else "big")
         yield Edit(sequence.value - 4, 4, longer)
-    yield from _longer_group(buffer, group, PATIENT_GROUP_LENGTH, len(item), encoding)
+    yield from longer_group(buffer, found.group, PATIENT_GROUP_LENGTH, len(item), encoding)
 
 
 def _ins_item(ins: Ins, encoding: Encoding) -> bytes:
@@ -272,15 +237,6 @@ def _ins_item(ins: Ins, encoding: Encoding) -> bytes:
 
 def _sequence_of(content: bytes, encoding: Encoding) -> bytes:
     return head(OTHER_IDS, "SQ", len(content), encoding) + content
-
-
-def _longer_group(buffer: Buffer, among: Sequence[Element], tag: int, growth: int, encoding: Encoding) -> list[Edit]:
-    """The edit of a group length, where there is one."""
-    return [
-        Edit(e.value, 4, (number(buffer, e, encoding) + growth).to_bytes(4, "little" if encoding.little else "big"))
-        for e in among
-        if e.tag == tag and e.length == 4
-    ]
 
 
 def _other_ids(buffer: Buffer, sequence: Element, encoding: Encoding, budget: Budget) -> Iterator[OtherId]:

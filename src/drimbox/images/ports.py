@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from drimbox.identity.ins import Ins
 from drimbox.pacs.study import Instance, Study
@@ -20,10 +21,69 @@ class StoredInstance(Protocol):
     def sop_instance_uid(self) -> str: ...
     @property
     def path(self) -> Path: ...
+    @property
+    def size(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What was found out of an image when it landed: that it can leave as it is stored, and how.
+
+    ``head_size`` bytes of beginning with the INS in it, then its file of ``size`` bytes from ``rest`` on.
+    """
+
+    series_uid: str
+    transfer_syntax: str
+    head_size: int
+    rest: int
+    size: int
+
+
+class KeptInstance(ABC):
+    """One instance in the cache (``cache.instances.CachedInstance``). Its methods block, and raise ``Unavailable``."""
+
+    __slots__ = ("at_hand",)
+
+    at_hand: bool
+    """The next one need not be waited for."""
+
+    @property
+    @abstractmethod
+    def sop_instance_uid(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """Its file; of an encrypted one, between ``acquire`` and ``release`` only."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def indexed(self) -> Indexed | None:
+        """None when it cannot leave as it is stored; it was checked to be what was asked for otherwise."""
+
+    @abstractmethod
+    def head(self) -> bytes:
+        """Its beginning, with the INS."""
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of its file."""
+
+    @abstractmethod
+    def acquire(self) -> Path:
+        """Its whole file in clear, until ``release``."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """``path`` is not needed any more."""
 
 
 class SeriesSource(Protocol):
-    """Where instances come from (``pacs.retrieve.SeriesSource``)."""
+    """Where instances come from (``pacs.retrieve.SeriesSource``, ``cache.source.CachedSource``)."""
 
     def retrieve(
         self, study_uid: str, series_uid: str | None, expected: Collection[str]
@@ -31,6 +91,19 @@ class SeriesSource(Protocol):
         """Each instance as it lands; the files stay until the block is left, which also cancels the retrieve.
 
         Raises ``Unavailable`` or ``Rejected`` when the PACS fails or anything ``expected`` is missing at the end.
+        """
+
+
+@runtime_checkable
+class DescribingSource(Protocol):
+    """A source that knows the headers of its instances too (``cache.source.CachedSource``)."""
+
+    def described(
+        self, study_uid: str, series_uid: str | None, expected: Collection[str]
+    ) -> AbstractAsyncContextManager[Sequence[bytes] | None]:
+        """Pieces of one array of DICOM JSON, without its brackets, each of whole objects joined by commas.
+
+        None where this source cannot tell without the files. Raises as ``retrieve``.
         """
 
 

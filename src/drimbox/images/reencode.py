@@ -7,6 +7,7 @@ retired and would be wrong.
 
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -14,8 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from pydicom.datadict import dictionary_VR
 
-from drimbox.foundation.errors import Refused
-from drimbox.images.elements import (
+from drimbox.dicom.elements import (
     ITEM,
     ITEM_END,
     MAX_DEPTH,
@@ -31,14 +31,20 @@ from drimbox.images.elements import (
     items,
     number,
 )
-from drimbox.images.header import Meta, splice, syntax_edits
-from drimbox.images.syntaxes import DEFLATED_LE, EXPLICIT_LE, Encoding, encoding_of
+from drimbox.dicom.files import Meta, Splice, splice, syntax_edits
+from drimbox.dicom.syntaxes import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE, Encoding, encoding_of
+from drimbox.foundation.errors import Refused
 
 EXPLICIT = Encoding(explicit=True, little=True)
 _IMPLICIT = Encoding(explicit=False, little=True)
 _MAX_ELEMENTS = 5_000_000
 _MAX_INFLATED = 4 * 2**30
 _CHUNK = 2**20
+
+#: Added to the name of a target file for what must be written on the way to it.
+BETWEEN = ".le"
+
+_MAX_HEAD = 2**24
 
 _BITS_ALLOCATED, _PIXEL_REPRESENTATION = 0x00280100, 0x00280103
 
@@ -76,6 +82,32 @@ def to_explicit_le(buffer: Buffer, meta: Meta, target: BinaryIO, *, max_inflated
     context = _Context(encoding, Budget(_MAX_ELEMENTS), *_image_facts(buffer, meta, encoding))
     for element in elements(buffer, meta.end, len(buffer), encoding, context.budget):
         _write(buffer, element, context, target)
+
+
+def explicit_head(buffer: Buffer, meta: Meta) -> Splice | None:
+    """An Implicit VR Little Endian file as Explicit VR: a new head, then the value of its pixels as it lies.
+
+    None where that is not all there is to it: no pixels, something after them, another syntax. Raises as
+    ``to_explicit_le`` does.
+    """
+    if meta.transfer_syntax != IMPLICIT_LE:
+        return None
+    pixels: Element | None = None
+    written = io.BytesIO()
+    relabelled = splice(buffer, syntax_edits(buffer, meta, EXPLICIT_LE))
+    written.write(relabelled.head + bytes(buffer[relabelled.rest : meta.end]))
+    context = _Context(_IMPLICIT, Budget(_MAX_ELEMENTS), *_image_facts(buffer, meta, _IMPLICIT))
+    for element in elements(buffer, meta.end, len(buffer), _IMPLICIT, context.budget):
+        if element.tag == PIXEL_DATA:
+            pixels = element
+            break
+        if written.tell() > _MAX_HEAD:
+            return None
+        _write(buffer, element, context, written)
+    if pixels is None or pixels.length == UNDEFINED or pixels.end != len(buffer):
+        return None
+    written.write(head(PIXEL_DATA, "OW", pixels.length, EXPLICIT))
+    return Splice(written.getvalue(), pixels.value)
 
 
 def _inflate(buffer: Buffer, start: int, target: BinaryIO, limit: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,21 @@ from starlette.types import Receive, Scope, Send
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Busy, DrimboxError, IdentityMismatch, Refused, Unavailable
 from drimbox.images.ahead import prepared_ahead
-from drimbox.images.bodies import Asked, Body, Part
+from drimbox.images.bodies import Asked, Body, MetadataBody, Part
 from drimbox.images.gate import Caller, Denied, Target
-from drimbox.images.ports import Access, ArchivedKos, Journal, SeriesSource, StoredInstance, StudyFinder
+from drimbox.images.kept import DescribedPart, HeldPart, MultipartBody, StoredPart, as_stored, grouped
+from drimbox.images.ports import (
+    Access,
+    ArchivedKos,
+    DescribingSource,
+    Journal,
+    KeptInstance,
+    SeriesSource,
+    StoredInstance,
+    StudyFinder,
+)
 from drimbox.images.renditions import NotAcceptable
+from drimbox.images.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +172,7 @@ class Retrieval(Response):
                 await self._send_part(send, part, first=False)
         # Last of all, when nothing is left to be let go of: once these octets are out, the server says that the caller
         # is gone, and what it then cut short would be lost.
-        await self._send(send, self._body.closing(first), more=False)
+        await self._send(send, self._closing(first), more=False)
 
     async def _take_slot(self, stack: AsyncExitStack) -> None:
         try:
@@ -171,13 +182,20 @@ class Retrieval(Response):
             raise Denied(503, "busy", "Trop de demandes en cours", headers={"Retry-After": "10"}) from None
 
     async def _open(self, stack: AsyncExitStack) -> AsyncIterator[Part]:
-        asked = self._asked
-        instances = await stack.enter_async_context(
-            self._source.retrieve(asked.target.study_uid, asked.target.series_uid or None, asked.expected)
+        asked, source = self._asked, self._source
+        series_uid = asked.target.series_uid or None
+        if isinstance(self._body, MetadataBody) and isinstance(source, DescribingSource):
+            pieces = await stack.enter_async_context(
+                source.described(asked.target.study_uid, series_uid, asked.expected)
+            )
+            if pieces is not None:
+                return _only(DescribedPart(pieces, len(asked.expected)))
+        instances = await stack.enter_async_context(source.retrieve(asked.target.study_uid, series_uid, asked.expected))
+        groups = await stack.enter_async_context(aclosing(grouped(self._expected(instances))))
+        prepared = await stack.enter_async_context(
+            prepared_ahead(groups, self._prepare, _discard, width=self._limits.ahead)
         )
-        return await stack.enter_async_context(
-            prepared_ahead(self._expected(instances), self._prepare, _discard, width=self._limits.ahead)
-        )
+        return await stack.enter_async_context(aclosing(_flat(prepared)))
 
     async def _expected(self, instances: AsyncIterator[StoredInstance]) -> AsyncIterator[StoredInstance]:
         """Each expected instance once. Raises when one is missing at the end, whatever the source says."""
@@ -191,11 +209,42 @@ class Retrieval(Response):
         if missing:
             raise _missing()
 
-    async def _prepare(self, instance: StoredInstance) -> Part:
-        return await self._body.prepare(instance.path, instance.sop_instance_uid)
+    async def _prepare(self, group: Sequence[StoredInstance]) -> Sequence[Part]:
+        if isinstance(self._body, MultipartBody) and (part := await as_stored(group, self._body)) is not None:
+            return (part,)
+        parts: list[Part] = []
+        try:
+            for instance in group:
+                parts.append(await self._prepare_one(instance))
+        except BaseException:
+            _discard(parts)
+            raise
+        return parts
+
+    async def _prepare_one(self, instance: StoredInstance) -> Part:
+        if not isinstance(instance, KeptInstance):
+            return await self._body.prepare(instance.path, instance.sop_instance_uid)
+        path = await in_thread(instance.acquire)
+        try:
+            return HeldPart(await self._body.prepare(path, instance.sop_instance_uid), instance)
+        except BaseException:
+            instance.release()
+            raise
+
+    def _head_of(self, first: Part) -> dict[str, str]:
+        if isinstance(first, StoredPart | DescribedPart):
+            return first.headers()
+        return self._body.headers(first.part if isinstance(first, HeldPart) else first)
+
+    def _closing(self, first: Part) -> bytes:
+        if isinstance(first, StoredPart):
+            return first.writer.closing()
+        if isinstance(first, DescribedPart):
+            return b"]"
+        return self._body.closing(first.part if isinstance(first, HeldPart) else first)
 
     async def _begin(self, send: Send, first: Part) -> None:
-        headers = HEADERS | self._body.headers(first)
+        headers = HEADERS | self._head_of(first)
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         # From here on a failure can only be told by breaking the connection, even if this very line fails.
         self._record.status, self._record.first = 200, self._record.clock.monotonic()
@@ -210,7 +259,7 @@ class Retrieval(Response):
                     pending = b""
             if ending := part.ending():
                 await self._send(send, ending)
-            self._record.instances += 1
+            self._record.instances += part.count if isinstance(part, StoredPart | DescribedPart) else 1
             self._record.syntaxes |= {part.syntax} - {""}
         finally:
             part.discard()
@@ -267,8 +316,24 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-def _discard(part: Part) -> None:
-    part.discard()
+async def _only(part: Part) -> AsyncIterator[Part]:
+    yield part
+
+
+async def _flat(groups: AsyncIterator[Sequence[Part]]) -> AsyncGenerator[Part, None]:
+    async for group in groups:
+        for index, part in enumerate(group):
+            try:
+                yield part
+            except BaseException:
+                # Those that will not be sent any more; the one that is being sent is its sender's.
+                _discard(group[index + 1 :])
+                raise
+
+
+def _discard(parts: Sequence[Part]) -> None:
+    for part in parts:
+        part.discard()
 
 
 def _missing() -> Unavailable:

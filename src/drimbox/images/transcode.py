@@ -2,181 +2,213 @@
 
 from __future__ import annotations
 
-import mmap
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from pydicom.encaps import generate_frames
 
+from drimbox.dicom.elements import ITEM, PIXEL_DATA, SEQUENCE_END, UNDEFINED, Buffer, Element, head
+from drimbox.dicom.files import Edit, Meta, Splice, mapped, read_meta, splice, syntax_edits
+from drimbox.dicom.frames import Spans, all_spans, frame
+from drimbox.dicom.pixels import Layout, Pixels, read_layout
+from drimbox.dicom.syntaxes import DEFLATED_LE, EXPLICIT_LE, NATIVE, NEVER_SENT, RELABELLED
 from drimbox.foundation.errors import Refused
+from drimbox.identity.ins import Ins
 from drimbox.images import codecs
-from drimbox.images.elements import ITEM, PIXEL_DATA, SEQUENCE_END, UNDEFINED, Buffer, Element, head, mapped, write
-from drimbox.images.header import Edit, Meta, read_meta, splice, syntax_edits
-from drimbox.images.offers import can_decode, can_encode, decoded
-from drimbox.images.pixels import (
-    BETWEEN,
-    LOSSY,
-    OFFSET_LENGTHS,
-    OFFSETS,
-    PHOTOMETRIC,
-    PLANAR,
-    Layout,
-    Pixels,
-    read_layout,
-)
-from drimbox.images.reencode import EXPLICIT, to_explicit_le
-from drimbox.images.syntaxes import (
-    ALWAYS_LOSSY,
-    EXPLICIT_LE,
-    NATIVE,
-    NEVER_SENT,
-)
+from drimbox.images.described import Loss, description_edits
+from drimbox.images.header import Header, header_and_splice, read_header
+from drimbox.images.offers import can_decode, can_encode, decoded, encoded, offers
+from drimbox.images.reencode import BETWEEN, EXPLICIT, to_explicit_le
 
 _CHUNK = 2**20
-_GROUP_0028 = 0x00280000
+_MAX_IN_MEMORY = 64 * 2**20
 
 
-def transcode(source: Path, target: Path, syntax: str) -> None:
-    """Write ``source`` to ``target`` (which must not exist) in ``syntax``, one of ``offers``.
+def transcode(source: Path, target: Path, syntax: str, ins: Ins | None = None) -> Header:
+    """Write ``source`` to ``target`` (which must not exist) in ``syntax``, one of ``offers``, with ``ins`` if given.
 
-    Raises ``Refused`` when it cannot be done, and whatever the codecs raise on damaged frames; ``target`` is then void.
+    Raises ``Refused`` when it cannot be done, ``IdentityMismatch`` when the image names another INS, and whatever the
+    codecs raise on damaged frames; ``target`` is then void. The header is that of the source.
     """
-    with mapped(source) as buffer, source.open("rb") as file:
+    with target.open("x+b") as out:
+        return transcode_to(source, out, syntax, ins, between=target.with_name(target.name + BETWEEN))
+
+
+def transcode_to(source: Path, out: BinaryIO, syntax: str, ins: Ins | None, *, between: Path) -> Header:
+    """The same to an open file, empty and seekable; ``between`` is a name for what is too long to be held in memory."""
+    with mapped(source) as buffer:
         meta = read_meta(buffer)
-        if meta.transfer_syntax in NEVER_SENT and syntax != EXPLICIT_LE:
-            between = target.with_name(target.name + BETWEEN)
-            try:
-                transcode(source, between, EXPLICIT_LE)
-                transcode(between, target, syntax)
-            finally:
-                between.unlink(missing_ok=True)
-            return
-        with target.open("xb") as out:
-            if meta.transfer_syntax in NATIVE and syntax == EXPLICIT_LE:
-                to_explicit_le(buffer, meta, out)
-            else:
-                _transcode_pixels(buffer, file, meta, out, syntax)
+        if meta.transfer_syntax not in NEVER_SENT:
+            return _write_image(buffer, meta, out, syntax, ins)
+        if meta.transfer_syntax != DEFLATED_LE and len(buffer) <= _MAX_IN_MEMORY:
+            explicit = io.BytesIO()
+            to_explicit_le(buffer, meta, explicit)
+            written = explicit.getbuffer()
+            return _write_image(written, read_meta(written), out, syntax, ins)
+        try:
+            with between.open("xb") as file:
+                to_explicit_le(buffer, meta, file)
+            with mapped(between) as inflated:
+                return _write_image(inflated, read_meta(inflated), out, syntax, ins)
+        finally:
+            between.unlink(missing_ok=True)
 
 
-def _transcode_pixels(buffer: mmap.mmap, file: BinaryIO, meta: Meta, out: BinaryIO, syntax: str) -> None:
+def frames_to(source: Path, out: BinaryIO, syntax: str, numbers: Sequence[int], *, between: Path) -> list[int]:
+    """Write frames of ``source`` in ``syntax`` to ``out``, one after the other as listed; their lengths.
+
+    An uncompressed frame comes in the planar configuration that the image has. Raises as ``transcode`` does, and
+    ``Refused`` (``no-frame``) for a number that there is no frame of.
+    """
+    with mapped(source) as buffer:
+        meta = read_meta(buffer)
+        if meta.transfer_syntax not in NEVER_SENT:
+            return list(_write_frames(buffer, meta, out, syntax, numbers))
+        try:
+            with between.open("xb") as file:
+                to_explicit_le(buffer, meta, file)
+            with mapped(between) as explicit:
+                return list(_write_frames(explicit, read_meta(explicit), out, syntax, numbers))
+        finally:
+            between.unlink(missing_ok=True)
+
+
+def _write_image(buffer: Buffer, meta: Meta, out: BinaryIO, syntax: str, ins: Ins | None) -> Header:
+    stored = meta.transfer_syntax
+    if syntax in _names(stored):
+        header, change = _edited(buffer, meta, syntax, ins, (), None)
+        out.write(change.head)
+        _copy(buffer, change.rest, len(buffer), out)
+        return header
     layout = read_layout(buffer, meta)
     if layout.data is None or layout.pixels is None:
         raise Refused("Objet DICOM sans pixels", code="dicom-pixels")
-    pixels = decoded(meta.transfer_syntax, layout.pixels)
-    frames = _frames(buffer, file, meta, layout)
-    edits = [*syntax_edits(buffer, meta, syntax), *_description_edits(buffer, meta, layout, pixels)]
-    change = splice(buffer, edits)
+    offer = next((o for o in offers(stored, layout.pixels) if o.syntax == syntax), None)
+    if offer is None:
+        raise Refused("Image DICOM d'une forme que cette syntaxe ne connaît pas", code="dicom-pixels")
+    coming = decoded(stored, layout.pixels)
+    spans = () if stored in NATIVE else all_spans(buffer, layout, stored)
+    arrays = (_array(buffer, layout, stored, number, spans) for number in range(1, coming.frames + 1))
+    compressed: Iterable[bytes] = (codecs.encode(array, syntax, coming) for array in arrays)
+    loss = _former_loss(buffer, layout, stored, spans)
+    if offer.loses:
+        # The header says how much was lost, so all frames are compressed before it is written.
+        compressed = list(compressed)
+        loss = Loss(syntax, coming.all_bytes / sum(map(len, compressed)), ours=True)
+    edits = description_edits(buffer, layout, encoded(coming, syntax), loss)
+    header, change = _edited(buffer, meta, syntax, ins, edits, layout.elements)
     out.write(change.head)
     _copy(buffer, change.rest, layout.data.start, out)
     if syntax == EXPLICIT_LE:
-        _write_native(frames, pixels, out)
+        _write_native(arrays, coming, out)
     else:
-        _write_encapsulated(frames, pixels, syntax, out)
+        _write_encapsulated(compressed, coming.frames, out)
     _copy(buffer, layout.data.end, len(buffer), out)
+    return header
 
 
-def _frames(buffer: mmap.mmap, file: BinaryIO, meta: Meta, layout: Layout) -> Iterator[codecs.Frame]:
-    data, pixels = layout.data, layout.pixels
-    assert data is not None
-    assert pixels is not None
-    if meta.transfer_syntax in NATIVE:
-        if not can_encode(pixels) or data.end - data.value < pixels.frame_bytes * pixels.frames:
-            raise Refused("Image DICOM illisible : pixels tronqués", code="dicom-truncated")
-        return _native_frames(buffer, data, pixels)
-    if not can_decode(pixels) or data.length != UNDEFINED:
-        raise Refused("Image DICOM illisible : pixels d'une forme inconnue", code="dicom-pixels")
-    tables = [layout.find(tag) for tag in (OFFSETS, OFFSET_LENGTHS)]
-    extended = tuple(bytes(buffer[t.value : t.end]) for t in tables if t is not None)
-    # Read from the file, where the pixels lie: the compressed whole is never in memory.
-    file.seek(data.value)
-    compressed = generate_frames(
-        file, number_of_frames=pixels.frames, extended_offsets=extended if len(extended) == 2 else None
-    )
-    return _decoded_frames(compressed, meta.transfer_syntax, pixels)
+def _names(stored: str) -> tuple[str, ...]:
+    """The syntaxes that the stored pixels are in, as they are."""
+    return (stored, *RELABELLED.get(stored, ()))
 
 
-def _native_frames(buffer: mmap.mmap, data: Element, pixels: Pixels) -> Iterator[codecs.Frame]:
-    dtype = np.dtype(f"<{'i' if pixels.signed else 'u'}{pixels.bits_allocated // 8}")
-    for index in range(pixels.frames):
-        start = data.value + index * pixels.frame_bytes
-        cells = np.frombuffer(buffer[start : start + pixels.frame_bytes], dtype)
-        if pixels.samples == 1:
-            yield cells.reshape(pixels.rows, pixels.columns)
-        elif pixels.planar:
-            planes = cells.reshape(pixels.samples, pixels.rows, pixels.columns)
-            yield np.ascontiguousarray(planes.transpose(1, 2, 0))
+def _edited(
+    buffer: Buffer, meta: Meta, syntax: str, ins: Ins | None, edits: Iterable[Edit], walked: Iterable[Element] | None
+) -> tuple[Header, Splice]:
+    if ins is not None:
+        return header_and_splice(buffer, ins, transfer_syntax=syntax, also=edits, meta=meta, walked=walked)
+    relabelled = syntax_edits(buffer, meta, syntax) if syntax != meta.transfer_syntax else []
+    return read_header(buffer), splice(buffer, [*relabelled, *edits])
+
+
+def _former_loss(buffer: Buffer, layout: Layout, stored: str, spans: Sequence[Spans]) -> Loss | None:
+    """What the stored syntax itself says was lost: by its name, or in its first frame."""
+    assert layout.pixels is not None
+    if not spans or not codecs.lost_something(frame(buffer, layout, 1, spans), stored):
+        return None
+    held = sum(end - start for each in spans for start, end in each)
+    return Loss(stored, decoded(stored, layout.pixels).all_bytes / max(held, 1), ours=False)
+
+
+def _write_frames(buffer: Buffer, meta: Meta, out: BinaryIO, syntax: str, numbers: Sequence[int]) -> Iterator[int]:
+    stored = meta.transfer_syntax
+    layout = read_layout(buffer, meta)
+    if layout.pixels is None:
+        raise Refused("Trame absente de cette image", code="no-frame")
+    coming = decoded(stored, layout.pixels)
+    spans = () if stored in NATIVE else all_spans(buffer, layout, stored)
+    for number in numbers:
+        if syntax in _names(stored):
+            content = frame(buffer, layout, number, spans)
+        elif syntax == EXPLICIT_LE:
+            content = _octets(_array(buffer, layout, stored, number, spans), planar=layout.pixels.planar)
         else:
-            yield cells.reshape(pixels.rows, pixels.columns, pixels.samples)
+            content = codecs.encode(_array(buffer, layout, stored, number, spans), syntax, coming)
+        out.write(content)
+        yield len(content)
 
 
-def _decoded_frames(compressed: Iterator[bytes], syntax: str, pixels: Pixels) -> Iterator[codecs.Frame]:
-    found = 0
-    for frame in compressed:
-        found += 1
-        if found > pixels.frames:
-            break
-        yield codecs.decode(frame, syntax, pixels)
-    if found != pixels.frames:
-        raise Refused("Image DICOM illisible : trames manquantes ou en trop", code="dicom-frame")
+def _array(buffer: Buffer, layout: Layout, stored: str, number: int, spans: Sequence[Spans]) -> codecs.Frame:
+    """One frame as ``offers.decoded`` describes it. Raises ``Refused``."""
+    pixels = layout.pixels
+    assert pixels is not None
+    content = frame(buffer, layout, number, spans)
+    if stored not in NATIVE:
+        if not can_decode(pixels):
+            raise Refused("Image DICOM illisible : pixels d'une forme inconnue", code="dicom-pixels")
+        return codecs.decode(content, stored, pixels)
+    if not can_encode(pixels):
+        raise Refused("Image DICOM d'une forme que cette syntaxe ne connaît pas", code="dicom-pixels")
+    cells = np.frombuffer(content, f"<{'i' if pixels.signed else 'u'}{pixels.bits_allocated // 8}")
+    if pixels.photometric == "YBR_FULL_422":
+        return _full_colours(cells.reshape(pixels.rows, pixels.columns // 2, 4))
+    if pixels.samples == 1:
+        return cells.reshape(pixels.rows, pixels.columns)
+    if pixels.planar:
+        planes = cells.reshape(pixels.samples, pixels.rows, pixels.columns)
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+    return cells.reshape(pixels.rows, pixels.columns, pixels.samples)
 
 
-def _description_edits(buffer: Buffer, meta: Meta, layout: Layout, pixels: Pixels) -> Iterator[Edit]:
-    """What the header must say of pixels that went through a codec; nothing where it said so already."""
-    for tag in (OFFSETS, OFFSET_LENGTHS):
-        if (element := layout.find(tag)) is not None:
-            yield Edit(element.start, element.end - element.start, b"")
-    wanted: dict[int, bytes] = {}
-    if meta.transfer_syntax not in NATIVE:
-        wanted[PHOTOMETRIC] = write(PHOTOMETRIC, "CS", pixels.photometric.encode("ascii"), EXPLICIT)
-    if pixels.samples > 1:
-        wanted[PLANAR] = write(PLANAR, "US", struct.pack("<H", 0), EXPLICIT)
-    if meta.transfer_syntax in ALWAYS_LOSSY:
-        wanted[LOSSY] = write(LOSSY, "CS", b"01", EXPLICIT)
-    changed = False
-    for tag, new in wanted.items():
-        old = layout.find(tag)
-        if old is not None and bytes(buffer[old.start : old.end]) == new:
-            continue
-        at = old.start if old else next((e.start for e in layout.elements if e.tag > tag), _pixels_start(layout))
-        yield Edit(at, old.end - old.start if old else 0, new)
-        changed = True
-    group = layout.find(_GROUP_0028)
-    if changed and group is not None:
-        # A retired element whose value would be wrong.
-        yield Edit(group.start, group.end - group.start, b"")
+def _full_colours(pairs: codecs.Frame) -> codecs.Frame:
+    """Two pixels that share their colours, as Y Y Cb Cr, become two with their own (PS3.3 C.7.6.3.1.2)."""
+    rows, columns, _ = pairs.shape
+    full = np.empty((rows, columns, 2, 3), pairs.dtype)
+    full[..., 0] = pairs[..., :2]
+    full[..., 1:] = pairs[..., np.newaxis, 2:]
+    return full.reshape(rows, columns * 2, 3)
 
 
-def _pixels_start(layout: Layout) -> int:
-    assert layout.data is not None
-    return layout.data.start
+def _octets(array: codecs.Frame, *, planar: bool) -> bytes:
+    if planar and array.ndim == 3:
+        array = array.transpose(2, 0, 1)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _write_native(frames: Iterator[codecs.Frame], pixels: Pixels, out: BinaryIO) -> None:
-    length = pixels.frame_bytes * pixels.frames
+def _write_native(arrays: Iterable[codecs.Frame], pixels: Pixels, out: BinaryIO) -> None:
+    length = pixels.all_bytes
     out.write(head(PIXEL_DATA, "OW" if pixels.bits_allocated > 8 else "OB", length + length % 2, EXPLICIT))
-    for frame in frames:
-        out.write(frame.astype(frame.dtype.newbyteorder("<"), copy=False).tobytes())
+    for array in arrays:
+        out.write(_octets(array, planar=False))
     out.write(b"\0" * (length % 2))
 
 
-def _write_encapsulated(frames: Iterator[codecs.Frame], pixels: Pixels, syntax: str, out: BinaryIO) -> None:
+def _write_encapsulated(compressed: Iterable[bytes], frames: int, out: BinaryIO) -> None:
     """One fragment per frame, and a Basic Offset Table (PS3.5 A.4)."""
-    out.write(head(PIXEL_DATA, "OB", UNDEFINED, EXPLICIT) + head(ITEM, "", 4 * pixels.frames, EXPLICIT))
+    out.write(head(PIXEL_DATA, "OB", UNDEFINED, EXPLICIT) + head(ITEM, "", 4 * frames, EXPLICIT))
     table = out.tell()
-    out.write(b"\0" * (4 * pixels.frames))
+    out.write(b"\0" * (4 * frames))
     first, offsets = out.tell(), []
-    for frame in frames:
+    for each in compressed:
         offsets.append(out.tell() - first)
-        compressed = codecs.encode(frame, syntax)
-        out.write(head(ITEM, "", len(compressed) + len(compressed) % 2, EXPLICIT))
-        out.write(compressed + b"\0" * (len(compressed) % 2))
+        if offsets[-1] > 0xFFFFFFFF:
+            raise Refused("Image DICOM trop volumineuse pour cette syntaxe", code="dicom-size")
+        out.write(head(ITEM, "", len(each) + len(each) % 2, EXPLICIT) + each + b"\0" * (len(each) % 2))
     out.write(head(SEQUENCE_END, "", 0, EXPLICIT))
     end = out.tell()
-    if offsets[-1] > 0xFFFFFFFF:
-        raise Refused("Image DICOM trop volumineuse pour cette syntaxe", code="dicom-size")
     out.seek(table)
     out.write(struct.pack(f"<{len(offsets)}I", *offsets))
     out.seek(end)
@@ -184,4 +216,4 @@ def _write_encapsulated(frames: Iterator[codecs.Frame], pixels: Pixels, syntax: 
 
 def _copy(buffer: Buffer, start: int, end: int, out: BinaryIO) -> None:
     for position in range(start, end, _CHUNK):
-        out.write(buffer[position : min(position + _CHUNK, end)])
+        out.write(bytes(buffer[position : min(position + _CHUNK, end)]))

@@ -1,6 +1,10 @@
 """WADO-RS for other DRIMboxes: the application of the ``db`` listener (PS3.18 10.4; DB.SO.32 to 41, 103).
 
 ``gate`` says who may have what, ``retrieval`` sends it; here are the resources.
+
+Images are got by GET alone. A HEAD would cost a retrieve from the PACS to tell lengths that depend on what is chosen
+along the way: 405. A Range is left aside, as RFC 9110 14.2 allows: the body is made while it is sent, so the answer is
+the whole with 200. Capabilities and health answer HEAD too.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from drimbox.dicom.syntaxes import FRENCH_PROFILE
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError, Refused
 from drimbox.images import capabilities
@@ -26,12 +31,14 @@ from drimbox.images.accept import (
     Range,
     Wanted,
     dicom_wanted,
+    frames_wanted,
     parse_accept,
     takes_json,
     wanted_boundaries,
 )
 from drimbox.images.bodies import Asked, Body, DicomBody, MetadataBody
 from drimbox.images.gate import Denied, Gate, Target, caller_of, check_size, find_kos, read_target
+from drimbox.images.listings import Listings
 from drimbox.images.multipart import choose_boundary
 from drimbox.images.ports import (
     Archive,
@@ -49,7 +56,6 @@ from drimbox.images.ports import (
 )
 from drimbox.images.renditions import Renderer
 from drimbox.images.retrieval import HEADERS, Limits, Record, Retrieval, error_response, not_acceptable
-from drimbox.images.syntaxes import FRENCH_PROFILE
 from drimbox.images.workers import Transcoder
 
 _LEVELS = (
@@ -65,7 +71,7 @@ class _Service:
 
     gate: Gate
     archive: Archive
-    read_manifest: ReadManifest
+    listings: Listings
     choose_source: ChooseSource
     choose_finder: ChooseFinder
     renderer: Renderer
@@ -92,7 +98,7 @@ def wado_app(
     clock: Clock,
     professions_of: Professions | None = None,
     max_parallel: int = 32,
-    policy: Policy = Policy.LEAST_WORK,
+    policy: Policy = Policy.QUALITY,
     limits: Limits | None = None,
 ) -> Starlette:
     """The application. The listener must demand a client certificate (``trust.tls.server_context``).
@@ -107,7 +113,7 @@ def wado_app(
     service = _Service(
         gate=Gate(whitelist=whitelist, introspect=introspect, professions=professions, professions_of=professions_of),
         archive=archive,
-        read_manifest=read_manifest,
+        listings=Listings(read_manifest),
         choose_source=choose_source,
         choose_finder=choose_finder,
         renderer=Renderer(transcoder, scratch, policy),
@@ -120,9 +126,10 @@ def wado_app(
     about = partial(_capabilities, base, health)
     images = _endpoint({"GET": partial(_images, service), "OPTIONS": about})
     metadata = _endpoint({"GET": partial(_metadata, service), "OPTIONS": about})
-    own = _endpoint({"GET": about, "OPTIONS": about})
+    own = _endpoint({"GET": about, "HEAD": about, "OPTIONS": about})
+    alive = partial(_health, health)
     methods = ["GET", "OPTIONS"]
-    routes = [Route("/health", _endpoint({"GET": partial(_health, health)}), methods=["GET"])]
+    routes = [Route("/health", _endpoint({"GET": alive, "HEAD": alive}), methods=["GET"])]
     for level in _LEVELS:
         routes.append(Route(f"{base}/{level}", images, methods=methods))
         routes.append(Route(f"{base}/{level}/metadata", metadata, methods=methods))
@@ -136,7 +143,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def _endpoint(handlers: Mapping[str, Handler]) -> Handler:
-    """One handler per method; a HEAD, which Starlette lets in beside each GET, would retrieve images for nothing."""
+    """One handler per method: Starlette lets a HEAD in beside each GET, where for images it is refused."""
 
     async def endpoint(request: Request) -> Response:
         handler = handlers.get(request.method)
@@ -151,7 +158,8 @@ async def _images(service: _Service, request: Request) -> Response:
     def body(asked: Asked, ranges: Sequence[Range]) -> Body:
         return DicomBody(asked, service.renderer, choose_boundary(wanted_boundaries(ranges)))
 
-    return await _retrieve(service, request, dicom_wanted, body)
+    wanted = frames_wanted if "frames" in request.path_params else dicom_wanted
+    return await _retrieve(service, request, wanted, body)
 
 
 async def _metadata(service: _Service, request: Request) -> Response:
@@ -218,15 +226,9 @@ def _ranges(request: Request) -> tuple[Range, ...]:
 async def _expected(service: _Service, kos: ArchivedKos, target: Target) -> frozenset[str]:
     """The instances that the KOS lists of what is asked for. Raises ``Denied`` (404)."""
     try:
-        manifest = await asyncio.to_thread(service.read_manifest, kos.kos)
+        listed = await service.listings.expected(kos, target)
     except Refused as refused:
         raise Denied(500, "kos-unreadable", "KOS illisible dans l'archive locale") from refused
-    listed = frozenset(
-        instance.sop_instance_uid
-        for series in manifest.series
-        for instance in series.instances
-        if target.series_uid in ("", series.series_uid) and target.instance_uid in ("", instance.sop_instance_uid)
-    )
     if not listed:
         raise Denied(404, "images-unknown", "Ces images ne font pas partie du KOS")
     return listed

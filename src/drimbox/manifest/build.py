@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from drimbox.foundation.clock import PARIS
@@ -27,15 +27,19 @@ from drimbox.manifest.encoding import (
     sequence,
     uid,
 )
-from drimbox.manifest.manifest import Manifest, ManifestSeries
+from drimbox.manifest.manifest import KeyMark, Manifest, ManifestSeries
+from drimbox.manifest.marks import key_marks
 from drimbox.manifest.sop_classes import KEY_OBJECT_SELECTION, value_type
 from drimbox.pacs.dimse.uids import IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION
+from drimbox.pacs.keynotes import Concept, KeyNote
 from drimbox.pacs.study import Instance, Series, Study
 from drimbox.reports.report import Act, Identifier, Order, Report, Structure
 
 # The series number of every official sample (official-data.md 9.1).
 SERIES_NUMBER = 59
 _INSTITUTION_ROOM = 64
+_DCM_MANIFEST = Concept("113030", "DCM", "Manifest")
+_DCM_DESCRIPTION = Concept("113012", "DCM", "Key Object Description")
 
 
 def build_manifest(
@@ -49,6 +53,7 @@ def build_manifest(
     created: dt.datetime,
     manufacturer: str,
     structure: Structure | None = None,
+    notes: Sequence[KeyNote] = (),
     zone: ZoneInfo = PARIS,
 ) -> bytes:
     """The KOS of a study, a whole Part 10 file. Arguments and errors of ``describe`` and ``encode``."""
@@ -62,6 +67,7 @@ def build_manifest(
         created=created,
         manufacturer=manufacturer,
         structure=structure,
+        notes=notes,
     )
     return encode(manifest, zone=zone)
 
@@ -77,13 +83,14 @@ def describe(
     created: dt.datetime,
     manufacturer: str,
     structure: Structure | None = None,
+    notes: Sequence[KeyNote] = (),
 ) -> Manifest:
     """What the KOS of a study says.
 
     ``orders`` are those that belong to this study (decision 3); ``retrieve_base`` is the WADO-RS address of this
     source, before ``/studies``; ``created`` an aware instant; ``structure`` the publishing structure when it is not the
-    report's. Images come from the study alone: a series without images is left out. Raises ``Refused``
-    (``manifest-empty``) when no image is left.
+    report's. Images come from the study alone: a series without images is left out. ``notes`` are the study's own
+    key-image notes. Raises ``Refused`` (``manifest-empty``) when no image is left.
     """
     traits = report.patient.traits
     acts = [act for act in report.acts if study.study_uid in act.study_uids]
@@ -114,6 +121,7 @@ def describe(
         series=series,
         series_uid=series_uid,
         created=created,
+        marks=key_marks((i.sop_instance_uid for s in series for i in s.instances), notes),
     )
 
 
@@ -201,6 +209,9 @@ def _uids(manifest: Manifest) -> Iterator[str]:
         for instance in series.instances:
             yield instance.sop_class_uid
             yield instance.sop_instance_uid
+    for mark in manifest.marks:
+        yield mark.note_uid
+        yield mark.note_series_uid
 
 
 def _plausible_uid(value: str) -> bool:
@@ -256,7 +267,7 @@ def _data_set(m: Manifest, ins: Ins, created: dt.datetime, to: TextEncoder, zone
             integer(0x00200011, SERIES_NUMBER),
             integer(0x00200013, 1),
             to.text(0x0040A040, "CS", "CONTAINER"),
-            _concept("113030", "Manifest", to),
+            _concept(_DCM_MANIFEST, to),
             to.text(0x0040A050, "CS", "SEPARATE"),
             # Type 1C: present when the study answers at least one request.
             sequence(0x0040A370, (_request(o, m.study_uid, to) for o in m.requests)) if m.requests else b"",
@@ -301,11 +312,13 @@ def _patient(m: Manifest, ins: Ins, to: TextEncoder) -> bytes:
     )
 
 
-def _concept(code: str, meaning: str, to: TextEncoder) -> bytes:
-    return sequence(
-        0x0040A043,
-        [to.text(0x00080100, "SH", code) + to.text(0x00080102, "SH", "DCM") + to.text(0x00080104, "LO", meaning)],
+def _concept(concept: Concept, to: TextEncoder) -> bytes:
+    item = (
+        to.identifier(0x00080100, "SH", concept.code),
+        to.identifier(0x00080102, "SH", concept.scheme),
+        to.text(0x00080104, "LO", concept.meaning),
     )
+    return sequence(0x0040A043, [b"".join(item)])
 
 
 def _request(order: Order, study_uid: str, to: TextEncoder) -> bytes:
@@ -340,11 +353,12 @@ def _issuer(tag: int, identifier: Identifier | None, to: TextEncoder) -> bytes:
 
 def _evidence(m: Manifest, to: TextEncoder) -> bytes:
     """The study item of the Current Requested Procedure Evidence Sequence: every series with its address."""
+    marks = m.key_images
     series = (
         b"".join(
             (
                 to.text(0x00081190, "UR", s.retrieve_url) if s.retrieve_url else b"",
-                sequence(0x00081199, map(_reference, s.instances)),
+                sequence(0x00081199, (_marked(i, marks, to) for i in s.instances)),
                 uid(0x0020000E, s.series_uid),
                 integer(0x00200011, s.number) if s.number is not None else b"",
             )
@@ -354,9 +368,27 @@ def _evidence(m: Manifest, to: TextEncoder) -> bytes:
     return sequence(0x00081115, series) + uid(0x0020000D, m.study_uid)
 
 
-def _reference(instance: Instance) -> bytes:
-    reference = uid(0x00081150, instance.sop_class_uid) + uid(0x00081155, instance.sop_instance_uid)
-    return reference + integer(0x00200013, instance.number) if instance.number is not None else reference
+def _reference(instance: Instance, nested: bytes = b"") -> bytes:
+    number = integer(0x00200013, instance.number) if instance.number is not None else b""
+    return uid(0x00081150, instance.sop_class_uid) + uid(0x00081155, instance.sop_instance_uid) + nested + number
+
+
+def _marked(instance: Instance, marks: Mapping[str, Sequence[KeyMark]], to: TextEncoder) -> bytes:
+    """A reference in the evidence, with the notes that flag the instance inside, as the official sample has it."""
+    own = marks.get(instance.sop_instance_uid)
+    return _reference(instance, sequence(0x00081199, (_mark(m, to) for m in own)) if own else b"")
+
+
+def _mark(mark: KeyMark, to: TextEncoder) -> bytes:
+    text = sequence(0x0040A730, [to.lines(0x0040A160, mark.text)]) if mark.text else b""
+    return b"".join(
+        (
+            uid(0x00081155, mark.note_uid),
+            uid(0x0020000E, mark.note_series_uid),
+            _concept(mark.title, to) if mark.title else b"",
+            text,
+        )
+    )
 
 
 def _content(m: Manifest, to: TextEncoder) -> Iterable[bytes]:
@@ -368,4 +400,4 @@ def _content(m: Manifest, to: TextEncoder) -> Iterable[bytes]:
             yield sequence(0x00081199, [_reference(instance)]) + contains + kind
     text = write_description(m.description, m.act, m.series)
     kind = to.text(0x0040A040, "CS", "TEXT")
-    yield contains + kind + _concept("113012", "Key Object Description", to) + to.lines(0x0040A160, text)
+    yield contains + kind + _concept(_DCM_DESCRIPTION, to) + to.lines(0x0040A160, text)

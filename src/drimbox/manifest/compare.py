@@ -18,6 +18,7 @@ class Change(Enum):
     STUDY = "description de l'examen"
     REQUESTS = "demandes"
     IMAGES = "images"
+    NOTES = "notes d'images clés"
     SERIES = "description des séries"
     ADDRESS = "adresse des images"
     INSTITUTION = "établissement"
@@ -50,6 +51,7 @@ def compare(before: Manifest, after: Manifest) -> Comparison:
         Change.STUDY: _study(before) == _study(after),
         Change.REQUESTS: set(before.requests) == set(after.requests),
         Change.IMAGES: old == new,
+        Change.NOTES: set(before.marks) == set(after.marks),
         Change.SERIES: _words(before, after),
         Change.ADDRESS: _addresses(before, after),
         Change.INSTITUTION: before.institution == after.institution,

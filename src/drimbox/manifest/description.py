@@ -43,12 +43,15 @@ class Description:
 def write_description(exam: str, act: str, series: Iterable[ManifestSeries]) -> str:
     """The text, one line per datum."""
     lines = [f"Examen : {one_line(exam)}", f"Acte = {one_line(act)}"]
-    lines += [
-        f"Série-{s.series_uid} : {one_line(s.modality)} @ {one_line(s.region).replace(':', ' ')} : "
-        f"{one_line(s.description)}"
-        for s in series
-    ]
+    lines += [_series_line(s) for s in series]
     return "\n".join(lines) + "\n"
+
+
+def _series_line(s: ManifestSeries) -> str:
+    # A colon ends the region. Without a region the official sample has nothing between the "@" and the colon.
+    region = one_line(s.region.replace(":", " "))
+    place = f"@ {region} :" if region else "@ :"
+    return f"Série-{s.series_uid} : {one_line(s.modality)} {place} {one_line(s.description)}"
 
 
 def read_description(text: str) -> Description:

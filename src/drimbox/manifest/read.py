@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 from drimbox.foundation.errors import Refused
 from drimbox.identity.ins import Authority, Ins
 from drimbox.manifest.description import Description, read_description
 from drimbox.manifest.encoding import EXPLICIT_LE, PREAMBLE
-from drimbox.manifest.manifest import Manifest, ManifestSeries
+from drimbox.manifest.manifest import KeyMark, Manifest, ManifestSeries
 from drimbox.manifest.sop_classes import KEY_OBJECT_SELECTION, likely_modality
 from drimbox.pacs import elements
+from drimbox.pacs.keynotes import Concept
 from drimbox.pacs.study import Instance
 from drimbox.reports.report import Identifier, Order
 
@@ -24,6 +26,7 @@ __all__ = ["MAX_BYTES", "MAX_INSTANCES", "Manifest", "ManifestSeries", "read_man
 
 MAX_BYTES = 32 * 2**20
 MAX_INSTANCES = 100_000
+MAX_MARKS = 100_000
 _MAX_ITEMS = 1000  # requests, other patient identifiers, studies: no real manifest has more
 _IMPLICIT_LE = "1.2.840.10008.1.2"
 # Titles of key object selections that are something else than a manifest (PS3.16 CID 7010).
@@ -79,6 +82,7 @@ class _Reader:
         self._root = root
         self._syntax = syntax
         self._charset = elements.text(root.get(0x00080005))
+        self._marks: list[KeyMark] = []
 
     def manifest(self) -> Manifest:
         root = self._root
@@ -88,6 +92,7 @@ class _Reader:
             raise Refused("Cette sélection d'objets n'est pas un manifeste", code="manifest-class")
         study_uid, evidence = self._evidence()
         text = self._description()
+        series = self._series(evidence, text)
         return Manifest(
             kos_uid=self._uid(root, 0x00080018),
             study_uid=study_uid,
@@ -105,9 +110,10 @@ class _Reader:
             institution=self._text(root, 0x00080080),
             manufacturer=self._text(root, 0x00080070),
             requests=self._requests(),
-            series=self._series(evidence, text),
+            series=series,
             series_uid=self._uid(root, 0x0020000E),
             created=self._created(),
+            marks=tuple(self._marks),
         )
 
     # --- elements ---
@@ -179,8 +185,27 @@ class _Reader:
         found: dict[str, Instance] = {}
         for item in self._items(series, 0x00081199, left):
             sop_uid = self._uid(item, 0x00081155)
-            found.setdefault(sop_uid, Instance(self._uid(item, 0x00081150), sop_uid, self._number(item, 0x00200013)))
+            if sop_uid not in found:
+                found[sop_uid] = Instance(self._uid(item, 0x00081150), sop_uid, self._number(item, 0x00200013))
+                self._marks.extend(self._marks_of(item, sop_uid))
         return tuple(found.values())
+
+    def _marks_of(self, item: _Items, sop_uid: str) -> Iterator[KeyMark]:
+        """The notes that flag an instance (standards.md A.5). What does not name a note so is something else."""
+        for note in self._items(item, 0x00081199, MAX_MARKS - len(self._marks)):
+            note_uid, series_uid = self._text(note, 0x00081155), self._text(note, 0x0020000E)
+            if _UID.fullmatch(note_uid) and _UID.fullmatch(series_uid):
+                yield KeyMark(sop_uid, note_uid, series_uid, self._title(note), self._note_text(note))
+
+    def _title(self, note: _Items) -> Concept | None:
+        for item in self._items(note, 0x0040A043, _MAX_ITEMS):
+            if code := self._text(item, 0x00080100):
+                return Concept(code, self._text(item, 0x00080102), self._text(item, 0x00080104))
+        return None
+
+    def _note_text(self, note: _Items) -> str:
+        found = (self._text(item, 0x0040A160) for item in self._items(note, 0x0040A730, _MAX_ITEMS))
+        return next(filter(None, found), "")
 
     def _ins(self) -> Ins | None:
         """The national identity: PatientID, else Other Patient IDs; two that differ are no identity."""

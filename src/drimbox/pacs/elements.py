@@ -6,6 +6,7 @@ checked against what is there, and nesting is limited.
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
@@ -22,6 +23,7 @@ _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b
 _DEPTH = 16
 # A French set that came late to the standard, and that pydicom does not know.
 _LATIN_9 = "ISO_IR 203"
+_SET = re.compile(r"ISO[ _-]?(?:2022[ _-])?(?:IR[ _-]?)?[0-9]{1,3}|(?:ISO 2022 )?GBK|GB18030")
 _TEXT_DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C, 0x5C, 0x5E, 0x3D}
 
 
@@ -153,5 +155,7 @@ def text(value: memoryview | None, charset: str = "") -> str:
         return data.decode("iso8859_15").strip()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encodings = convert_encodings([name.strip() for name in charset.split("\\")])
+        # pydicom would take any name of a Python codec, and fails on what can be none.
+        names = [name if _SET.fullmatch(name := each.strip()) else "" for each in charset.split("\\")]
+        encodings = convert_encodings(names)
         return str(decode_bytes(data, encodings, _TEXT_DELIMITERS)).strip()

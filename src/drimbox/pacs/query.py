@@ -7,44 +7,18 @@ else, a list shorter than announced are errors. ``None`` has one meaning: the PA
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import NoReturn, Protocol
 
-from drimbox.foundation.errors import Rejected, Unavailable
+from drimbox.foundation.errors import Rejected
 from drimbox.foundation.uids import is_uid
 from drimbox.pacs import elements
+from drimbox.pacs.assembly import IMAGE_KEYS, SERIES_KEYS, STUDY_KEYS, Assembly
 from drimbox.pacs.dimse import status, uids
 from drimbox.pacs.dimse.client import Answer, ClientAssociation
 from drimbox.pacs.identifier import Tag, encoder
 from drimbox.pacs.site import Pacs, PacsLink
 from drimbox.pacs.study import Instance, Series, Study
-
-_STUDY_KEYS = (
-    Tag.STUDY_DATE,
-    Tag.STUDY_TIME,
-    Tag.ACCESSION_NUMBER,
-    Tag.ACCESSION_ISSUER,
-    Tag.REFERRING_PHYSICIAN,
-    Tag.STUDY_DESCRIPTION,
-    Tag.PATIENT_NAME,
-    Tag.PATIENT_ID,
-    Tag.PATIENT_ID_ISSUER,
-    Tag.PATIENT_ID_QUALIFIERS,
-    Tag.BIRTH_DATE,
-    Tag.SEX,
-    Tag.STUDY_ID,
-    Tag.STUDY_SERIES_COUNT,
-)
-_SERIES_KEYS = (
-    Tag.SERIES_UID,
-    Tag.MODALITY,
-    Tag.SERIES_NUMBER,
-    Tag.SERIES_DESCRIPTION,
-    Tag.BODY_PART,
-    Tag.SERIES_INSTANCE_COUNT,
-)
-_IMAGE_KEYS = (Tag.SOP_INSTANCE_UID, Tag.SOP_CLASS_UID, Tag.INSTANCE_NUMBER)
-_WHO = (Tag.PATIENT_NAME, Tag.PATIENT_ID, Tag.BIRTH_DATE, Tag.SEX, Tag.ACCESSION_NUMBER)
 
 
 class StudyFinder(Protocol):
@@ -108,56 +82,39 @@ class _Query:
 
     def __init__(self, pacs: Pacs, association: ClientAssociation) -> None:
         self._pacs = pacs
+        self._assembly = Assembly(pacs)
         self._association = association
         self._answers = 0
         self._end = time.monotonic() + pacs.query_timeout
 
     def study(self, study_uid: str) -> Study | None:
         key = {Tag.STUDY_UID: study_uid}
-        found = list(self._find("STUDY", key, _STUDY_KEYS))
+        found = list(self._find("STUDY", key, STUDY_KEYS))
         if not found:
             return None
-        if len({tuple(one.text(tag) for tag in _WHO) for one in found}) > 1:
-            self._rejected("décrit l'examen demandé de deux façons", "pacs-ambiguous")
-        series = self._series(key, found[0].number(Tag.STUDY_SERIES_COUNT))
-        return _study(self._pacs, study_uid, found[0], series)
+        whole = self._assembly.only(found)
+        series = self._series(key, whole.number(Tag.STUDY_SERIES_COUNT))
+        try:
+            return self._assembly.study(study_uid, whole, series)
+        except elements.InvalidDataset as error:
+            # A sequence inside is read only here.
+            raise self._assembly.unreadable() from error
 
-    def _series(self, key: Mapping[Tag, str], announced: int | None) -> tuple[Series, ...]:
-        found = {one.text(Tag.SERIES_UID): one for one in self._find("SERIES", key, _SERIES_KEYS)}
-        if not all(map(uids.is_plausible, found)):
-            self._rejected("liste une série sans identifiant", "pacs-wrong-answer")
-        self._check_count(len(found), announced, "séries")
-        series = [
-            Series(
-                series_uid=uid,
-                modality=one.text(Tag.MODALITY),
-                number=one.number(Tag.SERIES_NUMBER),
-                description=one.text(Tag.SERIES_DESCRIPTION),
-                body_part=one.text(Tag.BODY_PART),
-                instances=self._instances({**key, Tag.SERIES_UID: uid}, one.number(Tag.SERIES_INSTANCE_COUNT)),
+    def _series(self, key: dict[Tag, str], announced: int | None) -> list[Series]:
+        rows = self._assembly.series_by_uid(self._find("SERIES", key, SERIES_KEYS), announced)
+        return [
+            self._assembly.series(
+                uid, one, self._instances({**key, Tag.SERIES_UID: uid}, one.number(Tag.SERIES_INSTANCE_COUNT))
             )
-            for uid, one in found.items()
+            for uid, one in rows.items()
         ]
-        return tuple(sorted(series, key=lambda s: _order(s.number, s.series_uid)))
 
-    def _instances(self, key: Mapping[Tag, str], announced: int | None) -> tuple[Instance, ...]:
-        found: dict[str, Instance] = {}
-        for one in self._find("IMAGE", key, _IMAGE_KEYS):
-            instance = Instance(
-                one.text(Tag.SOP_CLASS_UID), one.text(Tag.SOP_INSTANCE_UID), one.number(Tag.INSTANCE_NUMBER)
-            )
-            if not uids.is_plausible(instance.sop_instance_uid):
-                self._rejected("liste une image sans identifiant", "pacs-wrong-answer")
-            if not uids.is_plausible(instance.sop_class_uid):
-                self._rejected("ne donne pas la classe (SOP Class UID) des images", "pacs-no-sop-class")
-            found[instance.sop_instance_uid] = instance
-        self._check_count(len(found), announced, "images")
-        return tuple(sorted(found.values(), key=lambda i: _order(i.number, i.sop_instance_uid)))
+    def _instances(self, key: dict[Tag, str], announced: int | None) -> tuple[Instance, ...]:
+        return self._assembly.instances(self._find("IMAGE", key, IMAGE_KEYS), announced)
 
-    def _find(self, level: str, key: Mapping[Tag, str], wanted: Sequence[Tag]) -> Iterator[_Found]:
+    def _find(self, level: str, key: dict[Tag, str], wanted: tuple[Tag, ...]) -> Iterator[_Found]:
         """The answers of one successful query; everything else is an error."""
-        wanted_tags = tuple(wanted)
-        for answer in self._association.find(uids.STUDY_ROOT_FIND, encoder(level, key, wanted_tags)):
+        for answer in self._association.find(uids.STUDY_ROOT_FIND, encoder(level, key, wanted)):
             match status.kind(answer.response.status):
                 case status.Kind.PENDING:
                     yield self._believed(answer, key)
@@ -166,67 +123,24 @@ class _Query:
                 case _:
                     self._failed(answer.response.status)
 
-    def _believed(self, answer: Answer, key: Mapping[Tag, str]) -> _Found:
+    def _believed(self, answer: Answer, key: dict[Tag, str]) -> _Found:
         self._answers += 1
         if self._answers > self._pacs.max_answers:
             # The association is aborted on the way out: the PACS stops.
-            raise Unavailable(self._reason("donne plus de réponses qu'un examen n'en a"), code="pacs-too-many-answers")
+            raise self._assembly.too_many()
         if time.monotonic() > self._end:
-            raise Unavailable(self._reason("est trop lent à répondre à la recherche"), code="pacs-too-slow")
+            raise self._assembly.too_slow()
         try:
             found = _Found(answer.identifier or b"", answer.transfer_syntax)
         except elements.InvalidDataset as error:
-            raise Unavailable(self._reason("donne une réponse illisible"), code="pacs-protocol") from error
-        # Some PACSs pass over keys that they do not know and answer about everything that they hold.
-        if any(found.text(tag) != value for tag, value in key.items()):
-            self._rejected("répond sur un autre examen que celui demandé", "pacs-wrong-answer")
+            raise self._assembly.unreadable() from error
+        self._assembly.check_about(found, key)
         return found
-
-    def _check_count(self, listed: int, announced: int | None, what: str) -> None:
-        if self._pacs.checks_counts and announced is not None and listed < announced:
-            reason = self._reason(f"annonce {announced} {what} et n'en liste que {listed}")
-            raise Unavailable(reason, code="pacs-truncated")
 
     def _failed(self, code: int) -> NoReturn:
         text = status.code(code)
-        reason = self._reason(f"répond à la recherche par le statut {text}")
+        what = f"répond à la recherche par le statut {text}"
         # Out of resources, unable to process and cancelled may pass; the others say that the question is not taken.
         if code == status.CANCELLED or code & 0xFF00 == status.OUT_OF_RESOURCES or code & 0xF000 == 0xC000:
-            raise Unavailable(reason, code="pacs-find-failed", peer_code=text)
-        raise Rejected(reason, code="pacs-find-rejected", peer_code=text)
-
-    def _rejected(self, what: str, code: str) -> NoReturn:
-        raise Rejected(self._reason(what), code=code)
-
-    def _reason(self, what: str) -> str:
-        return f"Le PACS {self._pacs.id} {what}."
-
-
-def _study(pacs: Pacs, study_uid: str, found: _Found, series: tuple[Series, ...]) -> Study:
-    return Study(
-        study_uid=study_uid,
-        patient_id=found.text(Tag.PATIENT_ID),
-        patient_id_issuer=_issuer(found, Tag.PATIENT_ID_QUALIFIERS, found.text(Tag.PATIENT_ID_ISSUER))
-        or pacs.patient_issuer,
-        patient_name=found.text(Tag.PATIENT_NAME),
-        birth_date=found.text(Tag.BIRTH_DATE),
-        sex=found.text(Tag.SEX),
-        accession_number=found.text(Tag.ACCESSION_NUMBER),
-        accession_issuer=_issuer(found, Tag.ACCESSION_ISSUER, "") or pacs.accession_issuer,
-        study_id=found.text(Tag.STUDY_ID),
-        study_date=found.text(Tag.STUDY_DATE),
-        study_time=found.text(Tag.STUDY_TIME),
-        description=found.text(Tag.STUDY_DESCRIPTION),
-        referring_physician=found.text(Tag.REFERRING_PHYSICIAN),
-        series=series,
-    )
-
-
-def _order(number: int | None, uid: str) -> tuple[bool, int, str]:
-    """By number, those without one last."""
-    return number is None, number or 0, uid
-
-
-def _issuer(found: _Found, sequence: Tag, local_name: str) -> str:
-    """The OID of an issuer; a local name serves only where it is an OID itself."""
-    return found.universal_id(sequence) or (local_name if is_uid(local_name) else "")
+            raise self._assembly.unavailable(what, "pacs-find-failed", text)
+        self._assembly.rejected(what, "pacs-find-rejected", text)

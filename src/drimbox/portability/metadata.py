@@ -97,6 +97,9 @@ def read_metadata(data: bytes) -> Lot:
     """Read METADATA.XML. Raises ``Refused``: ``archive-metadata``, ``metadata-…``, ``xml-…``."""
     root = parse(data, max_bytes=MAX_METADATA)
     request = _request(root)
+    if any(isinstance(element.tag, str) and element.tag[:1] != "{" for element in request.iter()):
+        # Outside of every namespace it is nothing to the reader; written again, it could slip into that around it.
+        raise refused("METADATA.XML contient un élément sans espace de noms", "metadata")
     objects = read_objects(request)
     if len(objects.submission_sets) != 1:
         raise refused("METADATA.XML doit décrire exactement un lot de soumission", "metadata")

@@ -7,7 +7,7 @@ change, its line in the journal and its line in the operator's queue are one.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, LiteralString
@@ -18,9 +18,9 @@ from drimbox.identity.ins import Ins
 from drimbox.publication.kos import ArchivedKos, History, State
 from drimbox.publication.ports import Submission
 from drimbox.reports.report import Visibility
-from drimbox.store.database import Connection, Pool
+from drimbox.store.database import Connection, Pool, single
 
-__all__ = ["Archive", "ArchivedKos", "History", "NewVersion", "State"]
+__all__ = ["Archive", "ArchivedKos", "History", "NewVersion", "State", "publishers"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,12 +33,13 @@ class NewVersion:
     kos: bytes
     submission: Submission
     replaces: int | None
-    report_id: int
+    report_id: int | None
     document_ids: tuple[str, ...]
     pacs: str
     ins: Ins
     visibility: Visibility
     fingerprint: str
+    cause: str = ""
 
 
 class Archive:
@@ -83,20 +84,57 @@ class Archive:
             {"structure": structure, "study": study_uid},
         )
 
-    async def history(self, structure: str, study_uid: str) -> History:
-        """What the messages said of the study so far."""
-        async with self._pool.connection() as connection:
+    async def history(self, structure: str, study_uid: str, taken_away: str | None = None) -> History:
+        """What the messages said of the study so far; ``taken_away`` is the document that the one in hand ends."""
+        async with single(self._pool) as connection:
             row = await (
                 await connection.execute(
-                    "SELECT last_report_id, documents FROM reported_study WHERE structure = %s AND study_uid = %s",
+                    "SELECT last_report_id, documents, reports FROM reported_study "
+                    "WHERE structure = %s AND study_uid = %s",
                     (structure, study_uid),
                 )
             ).fetchone()
-        return History(row["last_report_id"] or 0, tuple(row["documents"])) if row else History()
+            before = await self.before(connection, structure, taken_away) if taken_away else frozenset()
+        if row is None:
+            return History(before=before)
+        return History(row["last_report_id"] or 0, tuple(row["documents"]), row["reports"], before)
+
+    async def before(self, connection: Connection, structure: str, document: str) -> frozenset[str]:
+        """The documents in whose place a document came, step by step, by the messages of one structure."""
+        rows = await (
+            await connection.execute(
+                "WITH RECURSIVE before (document) AS (SELECT %(document)s::text UNION SELECT r.replaces FROM before "
+                "JOIN report r ON r.document_id = before.document AND r.structure = %(structure)s "
+                "WHERE r.replaces <> '') SELECT document FROM before WHERE document <> %(document)s",
+                {"document": document, "structure": structure},
+            )
+        ).fetchall()
+        return frozenset(row["document"] for row in rows)
+
+    async def published_last(self, structure: str, study_uid: str) -> ArchivedKos | None:
+        """The version that was in the DMP last, whether it still is or not."""
+        return await self._one(
+            "SELECT * FROM publication WHERE structure = %(structure)s AND study_uid = %(study)s "
+            "AND state IN ('current', 'replaced', 'depublished') "
+            "ORDER BY state = 'current' DESC, ended_at DESC NULLS LAST, id DESC LIMIT 1",
+            {"structure": structure, "study": study_uid},
+        )
+
+    async def publishers(self, study_uid: str) -> tuple[str, ...]:
+        """The structures for which there is something to look after, as ``publishers``."""
+        async with self._pool.connection() as connection:
+            return await publishers(connection, study_uid)
 
     # --- writing ---
 
-    async def prepare(self, transaction: Connection, version: NewVersion, now: dt.datetime) -> int:
+    async def to_send(self, version: NewVersion, now: dt.datetime) -> int:
+        """Store a version that is sent at once: ``prepare`` and ``sending`` in one commit; returns its id."""
+        async with single(self._pool) as connection:
+            return await self.prepare(connection, version, now, sent_at=now)
+
+    async def prepare(
+        self, transaction: Connection, version: NewVersion, now: dt.datetime, *, sent_at: dt.datetime | None = None
+    ) -> int:
         """Store a version before it is sent; returns its id. There must be no other one pending."""
         row = await (
             await transaction.execute(
@@ -118,7 +156,9 @@ class Archive:
                     "vihf_identity": Jsonb(dict(version.submission.identity)),
                     "visibility": Jsonb(asdict(version.visibility)),
                     "fingerprint": version.fingerprint,
+                    "cause": version.cause,
                     "prepared_at": now,
+                    "sent_at": sent_at,
                 },
             )
         ).fetchone()
@@ -127,8 +167,8 @@ class Archive:
 
     async def discard_unsent(self, structure: str, study_uid: str) -> None:
         """Forget a version that certainly was not sent: it is made again from what holds now."""
-        async with self.transaction() as transaction:
-            await transaction.execute(
+        async with single(self._pool) as connection:
+            await connection.execute(
                 "DELETE FROM publication "
                 "WHERE structure = %s AND study_uid = %s AND state = 'prepared' AND sent_at IS NULL",
                 (structure, study_uid),
@@ -136,13 +176,13 @@ class Archive:
 
     async def sending(self, version_id: int, now: dt.datetime) -> None:
         """From now on the version may be in the DMP. Committed at once, before the first byte leaves."""
-        async with self.transaction() as transaction:
-            await transaction.execute("UPDATE publication SET sent_at = %s WHERE id = %s", (now, version_id))
+        async with single(self._pool) as connection:
+            await connection.execute("UPDATE publication SET sent_at = %s WHERE id = %s", (now, version_id))
 
     async def not_sent(self, version_id: int) -> None:
         """The version certainly did not reach the DMP."""
-        async with self.transaction() as transaction:
-            await transaction.execute(
+        async with single(self._pool) as connection:
+            await connection.execute(
                 "UPDATE publication SET sent_at = NULL WHERE id = %s AND state = 'prepared'", (version_id,)
             )
 
@@ -160,13 +200,27 @@ class Archive:
 
     async def set_entry_uuid(self, version_id: int, entry_uuid: str) -> None:
         """The entryUUID that the DMP gave to the version."""
-        async with self.transaction() as transaction:
-            await transaction.execute("UPDATE publication SET entry_uuid = %s WHERE id = %s", (entry_uuid, version_id))
+        async with single(self._pool) as connection:
+            await connection.execute("UPDATE publication SET entry_uuid = %s WHERE id = %s", (entry_uuid, version_id))
 
-    async def end(self, transaction: Connection, version_id: int, state: State, now: dt.datetime) -> None:
-        """The version is out of the DMP (``DEPUBLISHED``), or was refused by it (``ABANDONED``)."""
+    async def end(
+        self,
+        transaction: Connection,
+        version_id: int,
+        state: State,
+        now: dt.datetime,
+        *,
+        seen: Visibility | None = None,
+    ) -> None:
+        """The version is out of the DMP (``DEPUBLISHED``), or was refused by it (``ABANDONED``).
+
+        ``seen`` is the visibility that it had there at the end, where the DMP told: one that somebody chose by hand is
+        kept for the day when the study comes back (decision 6).
+        """
         await transaction.execute(
-            "UPDATE publication SET state = %s, ended_at = %s WHERE id = %s", (state.value, now, version_id)
+            "UPDATE publication SET state = %s, ended_at = %s, "
+            "visibility = visibility || coalesce(%s::jsonb, '{}'::jsonb) WHERE id = %s",
+            (state.value, now, Jsonb(_shown(seen)) if seen else None, version_id),
         )
 
     async def note(
@@ -177,16 +231,31 @@ class Archive:
         report_id: int,
         documents: Sequence[str],
         document_id: str,
+        *,
+        gone: Iterable[str] = (),
     ) -> None:
-        """A report was taken into account: ``documents`` stand now, ``document_id`` is behind the current KOS too."""
+        """A report was taken into account: ``documents`` stand now, ``document_id`` is behind the current KOS too.
+
+        It spoke of its own document and of those that are ``gone`` by it. A report that stands says that there is a
+        study: that ends a deletion declared before it came (OMI^O23), not one declared since.
+        """
+        stands = document_id in documents
+        spoken = dict.fromkeys((document_id, *gone), report_id)
         await transaction.execute(
-            "INSERT INTO reported_study (structure, study_uid, last_report_id, documents) VALUES (%s, %s, %s, %s) "
-            "ON CONFLICT (structure, study_uid) DO UPDATE "
+            "INSERT INTO reported_study (structure, study_uid, last_report_id, documents, reports) "
+            "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (structure, study_uid) DO UPDATE "
             "SET last_report_id = greatest(reported_study.last_report_id, EXCLUDED.last_report_id), "
-            "documents = EXCLUDED.documents",
-            (structure, study_uid, report_id, list(documents)),
+            "documents = EXCLUDED.documents, reports = reported_study.reports || (SELECT jsonb_object_agg(key, "
+            "greatest(value::bigint, (reported_study.reports ->> key)::bigint)) "
+            "FROM jsonb_each_text(EXCLUDED.reports))",
+            (structure, study_uid, report_id, list(documents), Jsonb(spoken)),
         )
-        if document_id in documents:
+        if stands:
+            await transaction.execute(
+                "DELETE FROM withdrawn_study w USING report r WHERE w.study_uid = %s AND r.id = %s "
+                "AND coalesce(w.message_id < r.message_id, w.withdrawn_at < r.received_at)",
+                (study_uid, report_id),
+            )
             await transaction.execute(
                 "UPDATE publication SET document_ids = document_ids || %(document)s::text "
                 "WHERE structure = %(structure)s AND study_uid = %(study)s AND state = 'current' "
@@ -195,14 +264,19 @@ class Archive:
             )
 
     async def left_out(
-        self, transaction: Connection, structure: str, document_id: str, named: Sequence[str]
+        self, transaction: Connection, structure: str, gone: Collection[str], named: Sequence[str]
     ) -> tuple[str, ...]:
-        """The studies that a report still stands on, though its replacement no longer names them."""
+        """The studies that reports which are ``gone`` stand on, or named, though their replacement names them no more.
+
+        A report that named a study may not have been carried through on it yet: it must not be, after this.
+        """
         rows = await (
             await transaction.execute(
-                "SELECT study_uid FROM reported_study WHERE structure = %s AND documents @> ARRAY[%s::text] "
-                "AND NOT study_uid = ANY (%s) ORDER BY study_uid",
-                (structure, document_id, list(named)),
+                "SELECT study_uid FROM reported_study WHERE structure = %(structure)s AND documents && %(gone)s "
+                "AND NOT study_uid = ANY (%(named)s) UNION SELECT study_uid FROM report, unnest(studies) AS study_uid "
+                "WHERE structure = %(structure)s AND document_id = ANY (%(gone)s) AND operation <> 'delete' "
+                "AND NOT study_uid = ANY (%(named)s) ORDER BY study_uid",
+                {"structure": structure, "gone": list(gone), "named": list(named)},
             )
         ).fetchall()
         return tuple(row["study_uid"] for row in rows)
@@ -213,18 +287,41 @@ class Archive:
         return next(iter(await self._all(query, values)), None)
 
     async def _all(self, query: LiteralString, values: dict[str, object]) -> tuple[ArchivedKos, ...]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(query, values)
+        async with single(self._pool) as connection:
+            # As octets, not as their hexadecimal text: the KOS of a large study weighs megabytes.
+            cursor = await connection.execute(query, values, binary=True)
             return tuple(map(_version, await cursor.fetchall()))
+
+
+async def publishers(connection: Connection, study_uid: str) -> tuple[str, ...]:
+    """The structures for which there is something to look after on a study.
+
+    That is: a version in the DMP or on its way to it, reports that stand, or reports that could not be carried through.
+    """
+    rows = await (
+        await connection.execute(
+            "SELECT structure FROM publication WHERE study_uid = %(study)s AND state IN ('current', 'prepared') UNION "
+            "SELECT structure FROM reported_study WHERE study_uid = %(study)s AND documents <> '{}' UNION "
+            "SELECT structure FROM incident WHERE study_uid = %(study)s AND closed_at IS NULL AND structure <> '' "
+            "AND severity = 'error' AND report_id IS NOT NULL ORDER BY structure",
+            {"study": study_uid},
+        )
+    ).fetchall()
+    return tuple(row["structure"] for row in rows)
 
 
 _INSERT = (
     "INSERT INTO publication (state, structure, study_uid, kos_uid, kos, metadata, signature, submission_uid, "
-    "replaces, report_id, document_ids, pacs, ins, ins_oid, vihf_identity, visibility, fingerprint, prepared_at) "
-    "VALUES ('prepared', %(structure)s, %(study_uid)s, %(kos_uid)s, %(kos)s, %(metadata)s, %(signature)s, "
-    "%(submission_uid)s, %(replaces)s, %(report_id)s, %(document_ids)s, %(pacs)s, %(ins)s, %(ins_oid)s, "
-    "%(vihf_identity)s, %(visibility)s, %(fingerprint)s, %(prepared_at)s) RETURNING id"
+    "replaces, report_id, document_ids, pacs, ins, ins_oid, vihf_identity, visibility, fingerprint, cause, "
+    "prepared_at, sent_at) VALUES ('prepared', %(structure)s, %(study_uid)s, %(kos_uid)s, %(kos)s, %(metadata)s, "
+    "%(signature)s, %(submission_uid)s, %(replaces)s, %(report_id)s, %(document_ids)s, %(pacs)s, %(ins)s, %(ins_oid)s, "
+    "%(vihf_identity)s, %(visibility)s, %(fingerprint)s, %(cause)s, %(prepared_at)s, %(sent_at)s) RETURNING id"
 )
+
+
+def _shown(visibility: Visibility) -> dict[str, object]:
+    """What the DMP tells of a visibility; the secret connection is not in it."""
+    return {name: value for name, value in asdict(visibility).items() if name != "secret_connection"}
 
 
 def _version(row: dict[str, Any]) -> ArchivedKos:

@@ -24,8 +24,11 @@ class Why(Enum):
     SUPERSEDED = "un message plus récent a déjà été traité"
     NOT_FOR_DMP = "le compte rendu n'est pas destiné au DMP (DESTDMP = N)"
     NOT_PUBLISHED = "l'examen n'était pas publié"
+    LATE = "un compte rendu plus récent dit ce que le KOS contient"
     OTHER_REPORT = "un autre compte rendu porte encore sur l'examen"
     UNCHANGED = "rien n'a changé depuis la dernière publication"
+    WITHDRAWN = "l'examen a depuis été déclaré supprimé (OMI^O23)"
+    NOT_IN_PACS = "le PACS n'a pas d'image de l'examen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +76,37 @@ ByStudy = PublishNew | Replace | Move | Stop
 
 
 def decide_by_message(
-    report: Report, report_id: int, study_uid: str, current: ArchivedKos | None, history: History
+    report: Report,
+    report_id: int,
+    study_uid: str,
+    current: ArchivedKos | None,
+    history: History,
+    *,
+    withdrawn: bool = False,
 ) -> ByMessage | None:
     """What the message alone decides; None when the PACS must be asked.
 
-    ``report_id`` grows with the order of arrival: an older message never undoes a newer one. A report stands until it
-    is deleted or replaced, and the KOS stays as long as one stands (decisions 2 and 26).
+    ``report_id`` grows with the order of arrival: an older message never undoes a newer one on the same document. One
+    that was stopped and is taken up late still says what stands. A report stands until it is deleted or replaced, and
+    the KOS stays as long as one stands (decisions 2 and 26). ``withdrawn``: since the report came, the study was
+    declared deleted; the report stands, for the day when it is there again.
     """
-    if report_id < history.last_report_id:
+    if history.spoken.get(report.document_id, 0) > report_id:
         return Nothing(Why.SUPERSEDED)
     if not report.publish_to_dmp:
         return Nothing(Why.NOT_FOR_DMP)
     if not withdraws(report, study_uid):
-        return None
+        return Nothing(Why.WITHDRAWN) if withdrawn else None
     if current is None:
         return Nothing(Why.NOT_PUBLISHED)
+    if report.operation is Operation.REPLACE and gone_by(report, history).isdisjoint(history.documents):
+        # The report never stood here, or does no longer.
+        return Nothing(Why.OTHER_REPORT)
     if current.ins != report.patient.ins:
         return _stop("depublish-patient", "La dépublication demandée porte sur l'examen d'un autre patient")
-    withdrawn = _withdrawn(report)
-    if withdrawn not in (*current.document_ids, *history.documents):
+    if gone_by(report, history).isdisjoint((*current.document_ids, *history.documents)):
         return _stop("depublish-document", "Le compte rendu à dépublier n'est pas un de ceux connus pour cet examen")
-    if documents_after(report, study_uid, history.documents):
+    if documents_after(report, report_id, study_uid, history):
         return Nothing(Why.OTHER_REPORT)
     return Depublish(current)
 
@@ -141,24 +154,37 @@ def withdraws(report: Report, study_uid: str) -> bool:
     return report.operation is Operation.DELETE or study_uid not in report.study_uids()
 
 
-def documents_after(report: Report, study_uid: str, documents: Sequence[str]) -> tuple[str, ...]:
+def documents_after(report: Report, report_id: int, study_uid: str, history: History) -> tuple[str, ...]:
     """The reports that stand on a study once this message is taken into account.
 
-    A replacement that does not name what it replaces leaves nothing else standing: rather a KOS too few than one that
-    no later message would take away.
+    What a newer message said of a document holds. A replacement that does not name what it replaces leaves nothing else
+    standing: rather a KOS too few than one that no later message would take away.
     """
-    if withdraws(report, study_uid):
-        withdrawn = _withdrawn(report)
-        return tuple(d for d in documents if d != withdrawn)
-    if report.operation is Operation.REPLACE and report.replaces is None:
-        return (report.document_id,)
-    return (*(d for d in documents if d not in (report.replaces, report.document_id)), report.document_id)
+    own = report.document_id
+    gone = gone_by(report, history)
+    if report.operation is Operation.REPLACE and report.replaces is None and not withdraws(report, study_uid):
+        gone = frozenset(history.documents)
+    left = (d for d in history.documents if d not in gone or history.spoken.get(d, 0) > report_id)
+    return tuple(left) if withdraws(report, study_uid) else (*(d for d in left if d != own), own)
 
 
-def _withdrawn(report: Report) -> str:
-    if report.operation is Operation.DELETE:
-        return report.document_id
-    return report.replaces or report.document_id
+def comes_late(report: Report, report_id: int, study_uid: str, history: History) -> bool:
+    """Does a newer report stand on the study, once this one is taken into account? That one says what the KOS holds."""
+    others = (d for d in documents_after(report, report_id, study_uid, history) if d != report.document_id)
+    return any(history.spoken.get(d, 0) > report_id for d in others)
+
+
+def gone_by(report: Report, history: History) -> frozenset[str]:
+    """The documents that no longer stand by this message: the one that it ends, and those before it (``History``)."""
+    ended = taken_away(report)
+    return frozenset({ended, *history.before}) if ended else frozenset()
+
+
+def taken_away(report: Report) -> str | None:
+    """The document that a message ends: the one that it deletes, or replaces."""
+    if report.operation is Operation.REPLACE:
+        return report.replaces
+    return report.document_id if report.operation is Operation.DELETE else None
 
 
 def _seen(visibility: Visibility) -> tuple[bool, bool, bool]:

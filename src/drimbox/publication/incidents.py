@@ -1,6 +1,7 @@
 """The operator's queue: what could not be done, why, and what was done about it (DB.SO.15, DB.SO.21).
 
-One open line for each cause on a study: what happens again is added to its history. Nothing here is health data.
+One open line for each cause on a study and document: what happens again is added to its history. Nothing here is health
+data.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from drimbox.store.database import Connection, Pool
 # A study whose publication waits for a PACS or for the DMP: closed by itself when it is through.
 WAITING = "waiting"
 
+# Before the code of what a resynchronisation met: another line than the report's own, closed by other things.
+RESYNC = "resync-"
+RESYNC_WAITING = RESYNC + WAITING
+
 Severity = Literal["error", "warning"]
 
 
@@ -33,7 +38,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One line of the queue. ``peer_code`` is the peer's own error code, word for word."""
+    """One line of the queue. ``peer_code`` is the peer's own error code, word for word.
+
+    ``document_id`` is the document of the report, empty for what is not one report's.
+    """
 
     id: int
     opened_at: dt.datetime
@@ -47,6 +55,7 @@ class Incident:
     reason: str
     peer_code: str | None
     history: tuple[Step, ...]
+    document_id: str = ""
 
     @property
     def label(self) -> str:
@@ -79,10 +88,13 @@ class Incidents:
         text = f"{reason} [{peer_code}]" if peer_code else reason
         row = await (
             await transaction.execute(
-                "INSERT INTO incident (opened_at, structure, study_uid, code, reason, severity, report_id, peer_code, "
-                "history) VALUES (%(now)s, %(structure)s, %(study)s, %(code)s, %(reason)s, %(severity)s, "
-                "(SELECT id FROM report WHERE id = %(report)s), %(peer)s, jsonb_build_array(%(step)s::jsonb)) "
-                "ON CONFLICT (structure, study_uid, code) WHERE closed_at IS NULL AND study_uid <> '' "
+                "INSERT INTO incident (opened_at, structure, study_uid, code, reason, severity, report_id, "
+                "document_id, peer_code, history) "
+                "VALUES (%(now)s, %(structure)s, %(study)s, %(code)s, %(reason)s, %(severity)s, "
+                "(SELECT id FROM report WHERE id = %(report)s), "
+                "coalesce((SELECT document_id FROM report WHERE id = %(of_report)s), ''), "
+                "%(peer)s, jsonb_build_array(%(step)s::jsonb)) "
+                "ON CONFLICT (structure, study_uid, code, document_id) WHERE closed_at IS NULL AND study_uid <> '' "
                 "DO UPDATE SET reason = EXCLUDED.reason, severity = EXCLUDED.severity, report_id = EXCLUDED.report_id, "
                 "peer_code = EXCLUDED.peer_code, history = history_with(incident.history, %(step)s) RETURNING id",
                 {
@@ -93,6 +105,7 @@ class Incidents:
                     "reason": reason,
                     "severity": severity,
                     "report": report_id,
+                    "of_report": None if code.startswith(RESYNC) else report_id,
                     "peer": peer_code,
                     "step": self._step(text),
                 },
@@ -111,27 +124,53 @@ class Incidents:
             (self._clock.now(), structure, code, reason, message_id, self._step(reason)),
         )
 
+    async def open_for_note(self, connection: Connection, *, code: str, reason: str, study_uid: str = "") -> None:
+        """Put a line about a note that was refused in the queue (``changes.listener``).
+
+        Without a study: one open line for each cause in the same words; what happens again is added to its history.
+        """
+        if study_uid:
+            await self.open(connection, structure="", study_uid=study_uid, code=code, reason=reason)
+            return
+        # Two at once would not see each other's line.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (code,))
+        values = {"now": self._clock.now(), "code": code, "reason": reason, "step": self._step(reason)}
+        added = await connection.execute(
+            "UPDATE incident SET history = history_with(history, %(step)s) WHERE closed_at IS NULL "
+            "AND study_uid = '' AND message_id IS NULL AND code = %(code)s AND reason = %(reason)s",
+            values,
+        )
+        if added.rowcount == 0:
+            await connection.execute(
+                "INSERT INTO incident (opened_at, code, reason, history) "
+                "VALUES (%(now)s, %(code)s, %(reason)s, jsonb_build_array(%(step)s::jsonb))",
+                values,
+            )
+
     async def settle(
         self,
         transaction: Connection,
         *,
         structure: str,
         study_uid: str,
-        report_id: int,
+        report_id: int | None,
         documents: Collection[str],
         still: Collection[str],
         text: str,
+        resynced: bool = False,
     ) -> None:
-        """A report was carried through on a study: close what is settled by that.
+        """Work on a study was carried through: close what is settled by that.
 
-        That is: waiting, and what concerned this report or another version of it (``documents``). What another report
-        left open stays: it still awaits a human. ``still`` are the codes that hold on.
+        That is, for a report: waiting, and what concerned this report or another version of it (``documents``). What
+        another report left open stays: it still awaits a human. With ``resynced``, the study was compared: what earlier
+        comparisons left open. ``still`` are the codes that hold on.
         """
         await transaction.execute(
             "UPDATE incident SET closed_at = %(now)s, history = history_with(history, %(step)s) "
             "WHERE closed_at IS NULL AND structure IN ('', %(structure)s) AND study_uid = %(study)s "
-            "AND NOT code = ANY (%(still)s) AND (code = 'waiting' OR report_id = %(report)s OR report_id IN "
-            "(SELECT id FROM report WHERE document_id = ANY (%(documents)s)))",
+            "AND NOT code = ANY (%(still)s) AND CASE WHEN starts_with(code, %(resync)s) THEN %(resynced)s "
+            "ELSE %(report)s::bigint IS NOT NULL AND (code = %(waiting)s OR report_id = %(report)s OR report_id IN "
+            "(SELECT id FROM report WHERE document_id = ANY (%(documents)s))) END",
             {
                 "now": self._clock.now(),
                 "step": self._step(text),
@@ -140,8 +179,24 @@ class Incidents:
                 "still": list(still),
                 "report": report_id,
                 "documents": list(documents),
+                "resync": RESYNC,
+                "resynced": resynced,
+                "waiting": WAITING,
             },
         )
+
+    async def stopped(self, structure: str, study_uid: str) -> tuple[int, ...]:
+        """The reports that could not be carried through on a study, oldest first."""
+        async with self._pool.connection() as connection:
+            rows = await (
+                await connection.execute(
+                    "SELECT DISTINCT report_id FROM incident WHERE closed_at IS NULL AND structure = %s "
+                    "AND study_uid = %s AND report_id IS NOT NULL AND severity = 'error' "
+                    "AND NOT starts_with(code, %s) ORDER BY report_id",
+                    (structure, study_uid, RESYNC),
+                )
+            ).fetchall()
+        return tuple(row["report_id"] for row in rows)
 
     async def note(self, incident_id: int, text: str, by: str, transaction: Connection | None = None) -> None:
         """An operator's remark, added to the history."""

@@ -10,24 +10,30 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import psycopg_pool
 from procrastinate import App, BaseRetryStrategy, PsycopgConnector, RetryDecision
-from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
+from procrastinate.worker import Worker
 
 from drimbox.foundation.errors import Busy, OutcomeUnknown, Unavailable
-from drimbox.publication.ledger import PUBLISH_STUDY
+from drimbox.publication.hands import DATABASE_GONE, Hands, rescuing
+from drimbox.publication.ledger import PUBLISH_STUDY, Subject
 from drimbox.publication.publish import publish_study
+from drimbox.publication.resync import resync_study
 from drimbox.publication.services import Services
+from drimbox.publication.triggers import RESYNC_STUDY, Cause
+from drimbox.publication.version import Outcome
 from drimbox.record.logs import correlated
+from drimbox.store.database import check_alive
 
-__all__ = ["PUBLISH_STUDY", "Pauses", "TryLater", "WorkFailed", "register", "work", "working"]
+__all__ = ["PUBLISH_STUDY", "RESYNC_STUDY", "Pauses", "TryLater", "WorkFailed", "register", "work", "working"]
 
 _log = logging.getLogger(__name__)
 
@@ -86,13 +92,16 @@ class _UntilThrough(BaseRetryStrategy):
 
 @asynccontextmanager
 async def working(
-    dsn: str, services: Services, *, concurrency: int = 4, pauses: Pauses | None = None
+    dsn: str, services: Services, *, concurrency: int = 4, pauses: Pauses | None = None, dead_after: float = 30.0
 ) -> AsyncIterator[App]:
-    """Carry out the work on studies while the block lasts: ``concurrency`` studies at once, on a pool of its own."""
-    app = App(connector=PsycopgConnector(conninfo=dsn, min_size=1, max_size=4))
+    """Carry out the work on studies while the block lasts: ``concurrency`` studies at once, on a pool of its own.
+
+    ``dead_after`` seconds without a sign of life, another process's work is taken up.
+    """
+    app = App(connector=connector(dsn))
     register(app, services, pauses=pauses)
     async with app.open_async():
-        worker = asyncio.create_task(work(app, concurrency=concurrency))
+        worker = asyncio.create_task(work(app, concurrency=concurrency, stalled_after=dead_after))
         try:
             yield app
         finally:
@@ -101,20 +110,40 @@ async def working(
                 await worker
 
 
+def connector(dsn: str, *, size: int = 4) -> PsycopgConnector:
+    """The queue's own connections. Each of its statements is a transaction of its own: one round trip, not five."""
+
+    async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.set_autocommit(True)
+
+    def pool(**arguments: Any) -> psycopg_pool.AsyncConnectionPool:
+        return psycopg_pool.AsyncConnectionPool(**{**arguments, "check": check_alive})
+
+    return PsycopgConnector(conninfo=dsn, min_size=1, max_size=size, configure=configure, pool_factory=pool)
+
+
 def register(app: App, services: Services, *, pauses: Pauses | None = None) -> None:
     """Let the app carry out the work on studies."""
 
-    async def task(report_id: int, study_uid: str) -> str:
-        return await _carry_through(services, report_id, study_uid)
+    async def publish(report_id: int, study_uid: str) -> str:
+        with correlated(f"report-{report_id}"):
+            work = publish_study(services, report_id, study_uid)
+            return await _carry_through(services, Subject(study_uid, report_id), work)
 
-    app.task(name=PUBLISH_STUDY, retry=_UntilThrough(pauses or Pauses()))(task)
+    async def resync(study_uid: str, cause: str, structure: str = "") -> str:
+        why = Cause(cause)
+        with correlated(f"{RESYNC_STUDY}-{cause}-{study_uid}"):
+            work = resync_study(services, study_uid, why, structure)
+            return await _carry_through(services, Subject(study_uid, None, structure, why), work)
+
+    for name, task in ((PUBLISH_STUDY, publish), (RESYNC_STUDY, resync)):
+        app.task(name=name, retry=_UntilThrough(pauses or Pauses()))(task)
 
 
-async def _carry_through(services: Services, report_id: int, study_uid: str) -> str:
+async def _carry_through(services: Services, subject: Subject, work: Awaitable[Outcome]) -> str:
     """One try. What it raises is what the queue logs: no value, no cause, no one else's message."""
     try:
-        with correlated(f"report-{report_id}"):
-            return (await publish_study(services, report_id, study_uid)).value
+        return (await work).value
     except Busy as error:
         raise TryLater(error.code, error.retry_after) from None
     except (Unavailable, OutcomeUnknown) as error:
@@ -124,7 +153,7 @@ async def _carry_through(services: Services, report_id: int, study_uid: str) -> 
     except Exception as error:  # noqa: BLE001 - the boundary of a task, which records the failure
         place = _place(error)
     try:
-        await services.ledger.defect(report_id, study_uid, place)
+        await services.ledger.defect(subject, place)
     except _DATABASE as error:
         raise TryLater(f"database: {type(error).__name__}") from None
     raise WorkFailed(place)
@@ -147,45 +176,29 @@ async def work(
     """Carry out jobs until cancelled.
 
     Survives the loss of the database; takes up again the jobs of a worker that died, once it gave no sign of life for
-    ``stalled_after`` seconds. When cancelled, running jobs have ``stop_within`` seconds to end; those that do not are
-    taken up at the next start.
+    ``stalled_after`` seconds, and those that were lost between the queue and this one. When cancelled, running jobs
+    have ``stop_within`` seconds to end; those that do not are taken up at the next start.
     """
-    async with _rescuing(app, stalled_after):
+    hands = Hands()
+    async with rescuing(app, hands, stalled_after):
         while True:
+            worker = Worker(
+                app,
+                concurrency=concurrency,
+                fetch_job_polling_interval=poll,
+                shutdown_graceful_timeout=stop_within,
+                install_signal_handlers=False,
+                stalled_worker_timeout=stalled_after,
+                update_heartbeat_interval=stalled_after / 3,
+                delete_jobs="successful",
+                worker_middleware=[hands.hold],
+            )
+            hands.worker = worker
             try:
-                await app.run_worker_async(
-                    concurrency=concurrency,
-                    fetch_job_polling_interval=poll,
-                    shutdown_graceful_timeout=stop_within,
-                    install_signal_handlers=False,
-                    stalled_worker_timeout=stalled_after,
-                    update_heartbeat_interval=stalled_after / 3,
-                    delete_jobs="successful",
-                )
-            except (ConnectorException, psycopg.Error, psycopg_pool.PoolTimeout) as error:
+                await worker.run()  # type: ignore[no-untyped-call]
+            except DATABASE_GONE as error:
                 _log.error("the database is gone: %s", type(error).__name__)
+            finally:
+                hands.worker = None
             # The worker also returns by itself, when one of its side tasks lost the database.
             await asyncio.sleep(1)
-
-
-@asynccontextmanager
-async def _rescuing(app: App, stalled_after: float) -> AsyncIterator[None]:
-    """Put back in the queue the jobs that a dead worker had in hand, at the start and from time to time."""
-
-    async def rescue() -> None:
-        while True:
-            try:
-                for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after):
-                    _log.warning("job of a dead worker taken up again", extra={"job": job.id})
-                    await app.job_manager.retry_job(job)
-            except (ConnectorException, psycopg.Error, psycopg_pool.PoolTimeout) as error:
-                _log.error("stalled jobs not looked for: %s", type(error).__name__)
-            await asyncio.sleep(stalled_after / 2)
-
-    task = asyncio.create_task(rescue())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

@@ -11,31 +11,52 @@ from drimbox.foundation.errors import DrimboxError
 from drimbox.identity.ins import Ins
 from drimbox.publication.archive import Archive
 from drimbox.publication.checks import Finding
-from drimbox.publication.incidents import WAITING, Incidents, Severity
+from drimbox.publication.decide import taken_away
+from drimbox.publication.incidents import RESYNC, WAITING, Incidents, Severity
 from drimbox.publication.ports import AuditJournal, Identity, Site
+from drimbox.publication.triggers import Cause, study_lock
 from drimbox.record.audit import Actor, Event, Kind, Object, Outcome, Thing
 from drimbox.reports.report import Operation, Report
 from drimbox.store import jobs
 from drimbox.store.database import Connection
 
+__all__ = ["PUBLISH_STUDY", "Case", "Ledger", "Subject", "study_lock"]
+
 PUBLISH_STUDY = "publish_study"
 """The task that carries one report through on one study; its arguments are ``report_id`` and ``study_uid``."""
 
 
-def study_lock(study_uid: str) -> str:
-    """Work on one study is done one piece at a time, in the order in which it came."""
-    return f"study:{study_uid}"
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a piece of work is about, as far as it is known before anything was read.
+
+    Either a report (``report_id``; ``structure`` is not known yet), or another ``cause`` with a structure.
+    """
+
+    study_uid: str
+    report_id: int | None = None
+    structure: str = ""
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One report on one study: what the work is about. ``identity`` is who acts at the DMP."""
+    """One report on one study: what the work is about. ``identity`` is who acts at the DMP.
 
-    report_id: int
+    With a ``cause``, nothing new was reported: the report is the one that stands, ``report_id`` None when it was made
+    again from an imported version.
+    """
+
+    report_id: int | None
     study_uid: str
     report: Report
     site: Site
     identity: Identity = field(default_factory=dict)
+    cause: Cause | None = None
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.study_uid, self.report_id, self.site.id, self.cause)
 
 
 class Ledger:
@@ -49,58 +70,76 @@ class Ledger:
 
     @asynccontextmanager
     async def conclude(
-        self, case: Case, text: str, *, documents: Sequence[str] | None, warnings: Sequence[Finding] = ()
+        self,
+        case: Case,
+        text: str,
+        *,
+        documents: Sequence[str] | None,
+        warnings: Sequence[Finding] = (),
+        still: Sequence[str] = (),
+        compared: bool = True,
     ) -> AsyncIterator[Connection]:
-        """The report is carried through: what is written in the block, and all that follows from it, are one.
+        """The work is carried through: what is written in the block, and all that follows from it, are one.
 
-        ``documents`` are the reports that stand from now on, None when the report changes nothing to that. Incidents
-        that this settles are closed with ``text``; ``warnings`` are opened, or stay so.
+        ``documents`` are the reports that stand from now on, None when the work changes nothing to that. Incidents
+        that this settles are closed with ``text``, but those of the codes ``still``; ``warnings`` are opened, or stay
+        so. ``compared``: the study was looked at, which settles what an earlier comparison left open.
         """
         async with self._archive.transaction() as transaction:
             yield transaction
-            await self._settle(transaction, case, text, [warning.code for warning in warnings])
+            lasting = [*still, *(warning.code for warning in warnings)]
+            await self._settle(transaction, case, text, lasting, compared=compared)
             for warning in warnings:
-                await self._open(transaction, case, warning.code, warning.reason, severity="warning")
+                await self._open(transaction, case.subject, warning.code, warning.reason, severity="warning")
             if documents is not None:
                 await self._note(transaction, case, documents)
+
+    async def over(self, subject: Subject, text: str) -> None:
+        """A comparison found nothing to look after: what an earlier one left open is settled."""
+        async with self._archive.transaction() as transaction:
+            await self._incidents.settle(
+                transaction,
+                structure=subject.structure,
+                study_uid=subject.study_uid,
+                report_id=None,
+                documents=(),
+                still=(),
+                text=text,
+                resynced=True,
+            )
+
+    async def stopped(self, subject: Subject) -> tuple[int, ...]:
+        """The reports that the operator's queue holds, oldest first."""
+        return await self._incidents.stopped(subject.structure, subject.study_uid)
 
     async def stop(self, case: Case, findings: Sequence[Finding]) -> None:
         """Nothing may be published: one line for the operator, with every reason."""
         reason = " ; ".join(finding.reason for finding in findings)
-        await self._end(case, findings[0].code, reason, None)
+        await self._end(case, DrimboxError(reason, code=findings[0].code))
 
-    async def fail(self, case: Case | None, report_id: int, study_uid: str, error: DrimboxError) -> None:
+    async def fail(self, about: Case | Subject, error: DrimboxError) -> None:
         """The work cannot be done, now or later: the operator must act."""
-        if case is not None:
-            await self._end(case, error.code, error.reason, error.peer_code)
+        if isinstance(about, Case):
+            await self._end(about, error)
             return
         async with self._archive.transaction() as transaction:
-            await self._incidents.open(
-                transaction,
-                structure="",
-                study_uid=study_uid,
-                code=error.code,
-                reason=error.reason,
-                report_id=report_id,
-                peer_code=error.peer_code,
-            )
+            await self._open(transaction, about, _code(about, error.code), error.reason, peer_code=error.peer_code)
 
-    async def defect(self, report_id: int, study_uid: str, place: str) -> None:
+    async def defect(self, subject: Subject, place: str) -> None:
         """The program itself failed on this work, at ``place``."""
         reason = f"Défaut de la passerelle ({place}) : à signaler avec le journal technique"
-        await self.fail(None, report_id, study_uid, DrimboxError(reason, code="defect"))
+        await self.fail(subject, DrimboxError(reason, code="defect"))
 
-    async def wait(self, case: Case | None, report_id: int, study_uid: str, error: DrimboxError) -> None:
+    async def wait(self, about: Case | Subject, error: DrimboxError) -> None:
         """The work is put off: it waits in the queue, until it is carried through."""
+        subject = about.subject if isinstance(about, Case) else about
         async with self._archive.transaction() as transaction:
-            await self._incidents.open(
+            await self._open(
                 transaction,
-                structure=case.site.id if case else "",
-                study_uid=study_uid,
-                code=WAITING,
-                reason=f"En attente : {error.reason}",
+                subject,
+                _code(subject, WAITING),
+                f"En attente : {error.reason}",
                 severity="warning",
-                report_id=report_id,
                 peer_code=error.peer_code,
             )
 
@@ -117,7 +156,7 @@ class Ledger:
         """A line in the journal (DB.SO.44); ``failure`` is EventOutcomeDescription (DB.SO.45)."""
         person = case.report.sender.person or case.report.signatory
         objects = [
-            Object(Thing.STUDY, case.study_uid),
+            Object(Thing.STUDY, case.study_uid, f"resync: {case.cause.value}" if case.cause else ""),
             Object(Thing.DOCUMENT, case.report.document_id),
             *([Object(Thing.KOS, kos_uid)] if kos_uid else []),
         ]
@@ -137,28 +176,37 @@ class Ledger:
         )
         await self._journal.write(transaction, event)
 
-    async def _end(self, case: Case, code: str, reason: str, peer_code: str | None) -> None:
-        kind = Kind.KOS_DEPUBLISHED if case.report.operation is Operation.DELETE else Kind.KOS_PUBLISHED
+    async def _end(self, case: Case, error: DrimboxError) -> None:
+        deletes = case.cause is Cause.ORDER_DELETED or (
+            case.cause is None and case.report.operation is Operation.DELETE
+        )
+        kind = Kind.KOS_DEPUBLISHED if deletes else Kind.KOS_PUBLISHED
+        code = _code(case, error.code)
         async with self._archive.transaction() as transaction:
-            await self._settle(transaction, case, "Nouvel essai, autre motif", [code])
-            await self._open(transaction, case, code, reason, peer_code=peer_code)
-            await self.record(transaction, case, kind, failure=f"{code}: {reason}")
+            await self._settle(transaction, case, "Nouvel essai, autre motif", [code], compared=case.cause is not None)
+            await self._open(transaction, case.subject, code, error.reason, peer_code=error.peer_code)
+            await self.record(transaction, case, kind, failure=f"{error.code}: {error.reason}")
 
-    async def _settle(self, transaction: Connection, case: Case, text: str, still: Sequence[str]) -> None:
+    async def _settle(
+        self, transaction: Connection, case: Case, text: str, still: Sequence[str], *, compared: bool
+    ) -> None:
+        """A comparison settles what comparisons left open, and nothing that a report left to a human."""
+        reported = case.cause is None
         await self._incidents.settle(
             transaction,
             structure=case.site.id,
             study_uid=case.study_uid,
-            report_id=case.report_id,
-            documents=[d for d in (case.report.document_id, case.report.replaces) if d],
+            report_id=case.report_id if reported else None,
+            documents=[d for d in (case.report.document_id, case.report.replaces) if d] if reported else [],
             still=still,
             text=text,
+            resynced=compared,
         )
 
     async def _open(
         self,
         transaction: Connection,
-        case: Case,
+        subject: Subject,
         code: str,
         reason: str,
         *,
@@ -167,30 +215,37 @@ class Ledger:
     ) -> None:
         await self._incidents.open(
             transaction,
-            structure=case.site.id,
-            study_uid=case.study_uid,
+            structure=subject.structure,
+            study_uid=subject.study_uid,
             code=code,
             reason=reason,
             severity=severity,
-            report_id=case.report_id,
+            report_id=subject.report_id,
             peer_code=peer_code,
         )
 
     async def _note(self, transaction: Connection, case: Case, documents: Sequence[str]) -> None:
         """Remember the report, and see to the studies that its predecessor named and it does not."""
-        report = case.report
+        report, structure, ended = case.report, case.site.id, taken_away(case.report)
+        assert case.report_id is not None
+        gone = {ended, *await self._archive.before(transaction, structure, ended)} if ended else set()
         await self._archive.note(
-            transaction, case.site.id, case.study_uid, case.report_id, documents, report.document_id
+            transaction, structure, case.study_uid, case.report_id, documents, report.document_id, gone=gone
         )
-        if report.operation is not Operation.REPLACE or report.replaces is None:
+        if report.operation is not Operation.REPLACE or not gone:
             return
         named = report.study_uids()
         if case.study_uid not in named:
             return
-        for study_uid in await self._archive.left_out(transaction, case.site.id, report.replaces, named):
+        for study_uid in await self._archive.left_out(transaction, structure, gone, named):
             await jobs.defer(
                 transaction,
                 PUBLISH_STUDY,
                 args={"report_id": case.report_id, "study_uid": study_uid},
                 lock=study_lock(study_uid),
             )
+
+
+def _code(about: Case | Subject, code: str) -> str:
+    """What a comparison met has lines of its own: a report's line leads to the report, and awaits its own end."""
+    return f"{RESYNC}{code}" if about.cause is not None else code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from drimbox.foundation.errors import Misconfigured, Rejected
@@ -26,7 +26,7 @@ _DUPLICATES = frozenset({"XDSDuplicateUniqueIdInRegistry"})
 
 
 class ActorMaker(Protocol):
-    """Gives an identity the certificates of one structure."""
+    """Gives an identity the certificates of one structure; raises ``Misconfigured`` when they cannot be used now."""
 
     def __call__(self, identity: VihfIdentity, *, secret_connection: bool = False) -> Actor: ...
 
@@ -62,7 +62,11 @@ class DmpRegistry:
         self._coding = coding or KosCoding()
 
     def identity(self, site: Site, report: Report, now: dt.datetime) -> Identity:
-        """The sender of the message (PRT-5), else the signatory; profession and speciality from the CDA."""
+        """The sender of the message (PRT-5), else the signatory; profession and speciality from the CDA.
+
+        Raises ``Misconfigured`` (``structure-keys``) for a structure that cannot act: before anyone is asked anything.
+        """
+        structure = self._structure(site)
         person = report.sender.person or report.signatory
         known = _described(person, report)
         identity = VihfIdentity(
@@ -70,14 +74,28 @@ class DmpRegistry:
             subject_name=f"{person.given} {person.family}".strip(),
             profession=known.profession or _DOCTOR,
             speciality=known.speciality,
-            structure_id=site.structure.identifier,
-            structure_name=site.structure.name,
-            sector=self._structure(site).sector,
+            structure_id=site.in_vihf.identifier,
+            structure_name=site.in_vihf.name,
+            sector=structure.sector,
             mode=INDIRECT,
             authenticated_at=now,
             authn_context=_UNSPECIFIED,
         )
+        structure.actor(identity)
         return {**identity.to_json(), _SECRET: report.visibility.secret_connection}
+
+    def identity_again(self, site: Site, archived: Identity) -> Identity:
+        """The archived person, under the structure that this box acts for now: its certificates name no other."""
+        structure = self._structure(site)
+        told = VihfIdentity.from_json(archived)
+        identity = replace(
+            told,
+            structure_id=site.in_vihf.identifier,
+            structure_name=site.in_vihf.name,
+            sector=structure.sector,
+        )
+        structure.actor(identity)
+        return {**identity.to_json(), _SECRET: archived.get(_SECRET) is True}
 
     def prepare(self, draft: Draft, identity: Identity, replaces: str | None) -> Submission:
         entry = kos_entry(
@@ -99,10 +117,12 @@ class DmpRegistry:
             submission_draft(draft.report, structure=draft.site.structure),
             replaces=replaces,
         )
-        return Submission(prepared.submission_uid, prepared.metadata, prepared.signature, identity)
+        return Submission(prepared.submission_uid, prepared.metadata, prepared.signature, identity, prepared)
 
     async def provide(self, site: Site, ins: Ins, kos: bytes, submission: Submission) -> Received:
-        prepared = PreparedSubmission.restore(submission.metadata, (kos, submission.signature))
+        prepared = submission.ready
+        if not isinstance(prepared, PreparedSubmission):
+            prepared = PreparedSubmission.restore(submission.metadata, (kos, submission.signature))
         try:
             result = await self._client.provide(self._actor(site, submission.identity), ins, prepared)
         except Rejected as error:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from drimbox.foundation.clock import PARIS, Clock
 from drimbox.publication.archive import Archive
+from drimbox.publication.changed import ChangedStudies
 from drimbox.publication.checks import Range
+from drimbox.publication.kos import ArchivedKos
 from drimbox.publication.ledger import Ledger
-from drimbox.publication.ports import Registry, ReportLoader, Sites
+from drimbox.publication.ports import OrderLoader, Registry, ReportLoader, Sites
+from drimbox.reports.report import Report, Structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that a publication uses."""
+    """Everything that a publication uses.
+
+    ``recollect`` makes a report again from what an archived version says, for a structure: an imported version comes
+    without the message that it was made from (``portability.recollect``).
+    """
 
     reports: ReportLoader
+    orders: OrderLoader
+    changes: ChangedStudies
+    recollect: Callable[[ArchivedKos, Structure], Report]
     sites: Sites
     registry: Registry
     archive: Archive

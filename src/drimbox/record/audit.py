@@ -52,6 +52,8 @@ class Kind(Enum):
     AUDIT_READ = ("110101", "", Action.READ)
     REPORT_RECEIVED = ("110107", "RAD-128", Action.CREATE)
     MDM_RECEIVED = ("110107", "CARD-7", Action.CREATE)
+    ORDER_RECEIVED = ("110107", "RAD-13", Action.CREATE)
+    NOTE_RECEIVED = ("110107", "RAD-66", Action.CREATE)
     PACS_QUERIED = ("110112", "C-FIND", Action.EXECUTE)
     DMP_QUERIED = ("110112", "ITI-18", Action.EXECUTE)
     DMP_ACCESS_CHECKED = ("110112", "TD0.2", Action.EXECUTE)
@@ -62,6 +64,7 @@ class Kind(Enum):
     DOCUMENT_RETRIEVED = ("110107", "ITI-43", Action.CREATE)
     ARCHIVE_EXPORTED = ("110106", "ITI-32", Action.READ)
     ARCHIVE_IMPORTED = ("110107", "ITI-32", Action.CREATE)
+    ARCHIVE_WALKED = ("110100", "archive-walk", Action.EXECUTE)
     IMAGES_SERVED = ("110104", "RAD-107", Action.READ)
     IMAGES_FETCHED = ("110104", "RAD-107", Action.CREATE)
     IMAGES_VIEWED = ("110103", "", Action.READ)
@@ -193,14 +196,12 @@ class Journal:
 
         Raises ``Misconfigured`` (``audit-key``) when the event names a patient and the journal has no key.
         """
-        row = self._row(event)
+        row = self.row(event)
         if connection is not None:
-            await connection.execute(_INSERT, row)
+            await connection.execute(INSERT, row)
         else:
             async with self._pool.connection() as own:
-                await own.execute(_INSERT, row)
-        # The journal itself is for those who may read it; that something happened, and how it ended, is for the log.
-        _log.info("%s, outcome %d", event.kind.name, event.outcome)
+                await own.execute(INSERT, row)
 
     async def search(self, search: Search, reader: Actor) -> tuple[Recorded, ...]:
         """The events that match, newest first, ``limit`` (1,000 at most) of them.
@@ -217,7 +218,13 @@ class Journal:
             await self.write(connection, Event(Kind.AUDIT_READ, reader, criteria, patient=search.patient))
         return tuple(_recorded(row) for row in rows)
 
-    def _row(self, event: Event) -> dict[str, object]:
+    def row(self, event: Event) -> dict[str, object]:
+        """The values of ``INSERT`` that write an event, for who writes it within a statement of its own.
+
+        Raises ``Misconfigured`` (``audit-key``).
+        """
+        # The journal itself is for those who may read it; that something happened, and how it ended, is for the log.
+        _log.info("%s, outcome %d", event.kind.name, event.outcome)
         objects = [_compact(o) for o in event.objects]
         if event.patient is not None:
             objects.append({"thing": Thing.PATIENT.value, "identifier": self._reference(event.patient)})
@@ -273,7 +280,7 @@ def failed(event: Event, error: DrimboxError) -> Event:
     return replace(event, outcome=Outcome.MINOR_FAILURE if minor else Outcome.SERIOUS_FAILURE, outcome_text=text)
 
 
-_INSERT = """
+INSERT = """
 INSERT INTO audit (event, action, outcome, outcome_text, correlation, structure, actor, objects)
 VALUES (%(event)s, %(action)s, %(outcome)s, %(outcome_text)s, %(correlation)s, %(structure)s, %(actor)s, %(objects)s)
 """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from lxml import etree
 
 from drimbox.foundation import xml
-from drimbox.foundation.clock import PARIS
+from drimbox.foundation.clock import PARIS, has_neighbours
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.uids import is_uid
 from drimbox.identity.ins import Authority, Ins
@@ -27,6 +28,9 @@ _REGION_QUALIFIER = "39111-0"
 _PROFESSION = re.compile(r"(?:G15_)?(\d{2})(?:/(S[A-Z]\d+|[A-Z]+\d*))?$")
 _PROFESSIONS = "1.2.250.1.71.1.2.7"
 _SPECIALITIES = "1.2.250.1.71.4.2.5"
+# What cp1252 writes and latin-1 cannot: the euro sign, curly quotes, dashes...
+_CP1252_ALONE = {c: chr(octet) for octet in range(0x80, 0xA0) if (c := bytes([octet]).decode("cp1252", "ignore"))}
+_NOT_LATIN_1 = re.compile(r"[^\x00-\xff]")
 _TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\d{2})?(?:\.\d+)?([+-]\d{4})?$")
 
 
@@ -75,11 +79,7 @@ def read_header(data: bytes) -> Header:
         author=_person(_one(root, "h:author/h:assignedAuthor")),
         signatory=signatory,
         structure=structure,
-        practice_setting=_coded(
-            _one(root, "h:documentationOf/h:serviceEvent/h:performer//h:standardIndustryClassCode")
-            if _one(root, "h:documentationOf/h:serviceEvent/h:performer//h:standardIndustryClassCode") is not None
-            else _one(root, "h:legalAuthenticator//h:standardIndustryClassCode")
-        ),
+        practice_setting=_coded(_practice_setting(root)),
         facility_type=_coded(
             _one(root, "h:componentOf/h:encompassingEncounter/h:location/h:healthCareFacility/h:code")
         ),
@@ -117,24 +117,24 @@ def _undo_double_encoding(data: bytes) -> bytes | None:
     if b"\xc3\x83" not in data and b"\xc3\x82" not in data:
         return None
     try:
-        text = data.decode("utf-8")
+        # A byte order mark may have been put before it since.
+        text = data.decode("utf-8-sig")
         # cp1252 has five holes, which senders fill as latin-1 does.
-        once = b"".join(_to_cp1252(character) for character in text)
+        once = _NOT_LATIN_1.sub(lambda found: _CP1252_ALONE[found[0]], text).encode("latin-1")
         once.decode("utf-8")
-    except UnicodeError:
+    except (UnicodeError, KeyError):
         return None
     return once
 
 
-def _to_cp1252(character: str) -> bytes:
-    try:
-        return character.encode("cp1252")
-    except UnicodeEncodeError:
-        return character.encode("latin-1")
+@cache
+def _compiled(path: str) -> etree.XPath:
+    """A path of this module, made ready once: it takes longer to read than to follow."""
+    return etree.XPath(path, namespaces=_NS)
 
 
 def _all(element: xml.Element, path: str) -> list[xml.Element]:
-    found = element.xpath(path, namespaces=_NS)
+    found = _compiled(path)(element)
     return [e for e in found if isinstance(e, etree._Element)] if isinstance(found, list) else []
 
 
@@ -144,7 +144,7 @@ def _one(element: xml.Element, path: str) -> xml.Element | None:
 
 
 def _attribute(element: xml.Element, path: str) -> str:
-    found = element.xpath(path, namespaces=_NS)
+    found = _compiled(path)(element)
     return str(found[0]).strip() if isinstance(found, list) and found else ""
 
 
@@ -263,6 +263,12 @@ def _act(event: xml.Element, uids: tuple[str, ...]) -> Act:
     )
 
 
+def _practice_setting(root: xml.Element) -> xml.Element | None:
+    """The performer's, else the signatory's."""
+    found = _one(root, "h:documentationOf/h:serviceEvent/h:performer//h:standardIndustryClassCode")
+    return found if found is not None else _one(root, "h:legalAuthenticator//h:standardIndustryClassCode")
+
+
 def _legal_authenticator(root: xml.Element) -> tuple[Person, Structure]:
     entity = _one(root, "h:legalAuthenticator/h:assignedEntity")
     person = _person(entity)
@@ -314,6 +320,8 @@ def _instant(text: str) -> dt.datetime | None:
     year, month, day, hour, minute, second = (int(g) if g else None for g in match.groups()[:6])
     try:
         naive = dt.datetime(year or 1, month or 1, day or 1, hour or 0, minute or 0, min(second or 0, 59))  # noqa: DTZ001
+        if not has_neighbours(naive):
+            return None
         if match[7]:
             sign = -1 if match[7][0] == "-" else 1
             offset = dt.timedelta(hours=int(match[7][1:3]), minutes=int(match[7][3:5])) * sign

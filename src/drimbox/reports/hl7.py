@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from drimbox.foundation.errors import Refused
 
-_LINE_END = re.compile(r"\r\n|\r|\n")
-_SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}(\||$)")
+_SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}")
 _CHARSETS = {
     "": None,
     "UNICODE UTF-8": "utf-8",
@@ -66,12 +65,12 @@ class Segment:
         raw = self.field(number)
         if not raw:
             return ()
-        return tuple(Field(part, self.delimiters) for part in raw.split(self.delimiters.repetition))
+        return tuple(Field(part, self.delimiters) for part in _parts(raw, self.delimiters.repetition))
 
     def value(self, number: int, component: int = 1, subcomponent: int = 1) -> str:
         """One component of the first repetition, unescaped; empty when absent."""
-        repetitions = self.repetitions(number)
-        return repetitions[0].value(component, subcomponent) if repetitions else ""
+        raw = self.field(number)
+        return _value(_part(raw, self.delimiters.repetition, 1), self.delimiters, component, subcomponent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,7 @@ class Field:
 
     def value(self, component: int = 1, subcomponent: int = 1) -> str:
         """One subcomponent, unescaped; empty when absent."""
-        components = self.raw.split(self.delimiters.component)
-        if component > len(components):
-            return ""
-        parts = components[component - 1].split(self.delimiters.subcomponent)
-        return _unescape(parts[subcomponent - 1], self.delimiters) if subcomponent <= len(parts) else ""
+        return _value(self.raw, self.delimiters, component, subcomponent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +126,13 @@ def parse(data: bytes) -> Message:
     segments.
     """
     header = data.lstrip(b"\r\n\t \xef\xbb\xbf")
-    if header[:3] != b"MSH" or len(header) < 8:
+    if header[:3] != b"MSH" or len(header) < 8 or header[3:4] in (b"\r", b"\n"):
         raise MessageError("Ce n'est pas un message HL7 : segment MSH absent", code="hl7-msh", condition="100")
     if b"\x00" in header:
         raise MessageError("Caractère nul dans le message", code="hl7-charset", condition="102")
     text = _decode(header)
     delimiters = _delimiters(text)
-    segments = tuple(_segment(line, delimiters) for line in _lines(text))
+    segments = tuple(_segment(line, delimiters) for line in _lines(text, delimiters.field))
     if len(segments) > MAX_SEGMENTS:
         raise MessageError("Message HL7 de trop de segments", code="hl7-size", condition="100")
     return Message(segments)
@@ -172,7 +167,10 @@ def _decode(data: bytes) -> str:
 def _delimiters(text: str) -> Delimiters:
     field = text[3]
     others = text[4:].split(field, 1)[0]
-    if len(others) < 3 or len(set(field + others)) != len(field + others) or (field + others).isalnum():
+    all_ = field + others
+    # A letter, a digit or a line end would stand for itself as well: what belongs to which field would be a guess.
+    plain = all(c.isascii() and c.isprintable() and not c.isalnum() and c != " " for c in all_)
+    if not 3 <= len(others) <= 5 or len(set(all_)) != len(all_) or not plain:
         raise MessageError(
             "Délimiteurs MSH-1 et MSH-2 impossibles", code="hl7-msh", condition="102", location="MSH^1^2"
         )
@@ -181,11 +179,40 @@ def _delimiters(text: str) -> Delimiters:
     return Delimiters(field, others[0], others[1], escape, subcomponent)
 
 
-def _lines(text: str) -> Iterator[str]:
+def _value(repetition: str, delimiters: Delimiters, component: int, subcomponent: int) -> str:
+    if not repetition:
+        return ""
+    part = _part(_part(repetition, delimiters.component, component), delimiters.subcomponent, subcomponent)
+    return _unescape(part, delimiters)
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    """The parts of a text. A whole document may be one: it is not copied for nothing."""
+    return text.split(separator) if separator in text else [text]
+
+
+def _part(text: str, separator: str, number: int) -> str:
+    """One part, counted from 1, without cutting out the others; empty when absent."""
+    start = 0
+    for _ in range(number - 1):
+        start = text.find(separator, start) + 1
+        if not start:
+            return ""
+    end = text.find(separator, start)
+    return text[start:] if end < 0 else text[start:end]
+
+
+def _split(text: str) -> list[str]:
+    """At every CR, LF or CRLF."""
+    *lines, last = text.split("\n")
+    return [part for line in lines for part in line.removesuffix("\r").split("\r")] + last.split("\r")
+
+
+def _lines(text: str, separator: str) -> Iterator[str]:
     """Lines that begin a segment, each with the lines that follow it and begin none (base64 broken by the sender)."""
     pending: list[str] = []
-    for line in _LINE_END.split(text):
-        if _SEGMENT.match(line):
+    for line in _split(text):
+        if _SEGMENT.match(line) and line[3:4] in ("", separator):
             if pending:
                 yield "\n".join(pending)
             pending = [line]
@@ -240,4 +267,4 @@ def escape(text: str, delimiters: Delimiters) -> str:
     }
     mark = delimiters.escape
     escaped = "".join(f"{mark}{table[c]}{mark}" if c in table else c for c in text)
-    return f"{mark}.br{mark}".join(_LINE_END.split(escaped))
+    return f"{mark}.br{mark}".join(_split(escaped))

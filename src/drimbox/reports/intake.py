@@ -6,27 +6,54 @@ effect. A refused message is kept too, with a line for the operator.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import LiteralString, Protocol
 
 import psycopg
 
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
-from drimbox.record.audit import Actor, Event, Kind, Object, Thing, failed
+from drimbox.record.audit import INSERT, Actor, Event, Kind, Object, Thing, failed
 from drimbox.reports import ack, hl7
 from drimbox.reports.mllp import Frame
+from drimbox.reports.order_intake import OrderIntake
+from drimbox.reports.orders import ORDER
 from drimbox.reports.reading import read_report
 from drimbox.reports.report import Report
-from drimbox.store import jobs
-from drimbox.store.database import Connection, Pool
+from drimbox.store.database import Connection, Pool, single
+from drimbox.store.grouping import GroupCommit, Statement
 
 _log = logging.getLogger(__name__)
 # A refused message is kept for the operator to look at, but not without bound.
 _KEPT_REFUSED = 4 * 2**20
+# Reading a larger message would hold up every other task of the process.
+_READ_ASIDE = 2**20
+
+# Everything that a reception leaves, in one statement: the jobs name the report that it has just made, in the order of
+# the studies; an order that declared a study deleted is outdated, the PACS decides again.
+_ACCEPT: LiteralString = f"""
+WITH new_message AS (
+    INSERT INTO message (sender, control_id, digest, raw, answer, accepted, peer)
+    VALUES (%(sender)s, %(control_id)s, %(digest)s, %(raw)s, %(answer)s, true, %(peer)s)
+    RETURNING id
+), new_report AS (
+    INSERT INTO report (message_id, structure, document_id, operation, replaces, studies)
+    SELECT id, %(structure)s, %(document_id)s, %(operation)s, %(replaces)s, %(studies)s::text[] FROM new_message
+    RETURNING id
+), back AS (
+    DELETE FROM withdrawn_study WHERE study_uid = ANY (%(studies)s::text[]) AND %(operation)s <> 'delete'
+), told AS ({INSERT})
+SELECT procrastinate_defer_jobs_v1(array_agg(
+    ROW('default', 'publish_study', 0, 'study:' || study_uid, NULL,
+        jsonb_build_object('report_id', new_report.id, 'study_uid', study_uid), NULL)::procrastinate_job_to_defer_v1
+    ORDER BY place
+))
+FROM new_report, unnest(%(studies)s::text[]) WITH ORDINALITY AS named (study_uid, place)
+"""  # noqa: S608 - put together from two constants
 
 
 class IncidentOpener(Protocol):
@@ -42,9 +69,14 @@ class AuditJournal(Protocol):
 
     async def write(self, connection: Connection | None, event: Event) -> None: ...
 
+    def row(self, event: Event) -> dict[str, object]: ...
+
 
 class Intake:
-    """Receives frames for one source. ``structure_of`` names the structure of a report, "" when no one knows it."""
+    """Receives frames for one source. ``structure_of`` names the structure of a report, "" when no one knows it.
+
+    ``orders`` takes the order messages (OMI^O23); without it they are refused as of an unknown type.
+    """
 
     def __init__(
         self,
@@ -54,9 +86,12 @@ class Intake:
         structure_of: Callable[[Report], str],
         open_incident: IncidentOpener,
         journal: AuditJournal,
+        orders: OrderIntake | None = None,
     ) -> None:
         self._pool = pool
+        self._group = GroupCommit(pool)
         self._clock = clock
+        self._orders = orders
         self._structure_of = structure_of
         self._open_incident = open_incident
         self._journal = journal
@@ -66,6 +101,8 @@ class Intake:
         message: hl7.Message | None = None
         try:
             message = hl7.parse(frame.content)
+            if self._orders is not None and message.type[0] == ORDER:
+                return await self._orders.receive(message, frame, peer)
             if not frame.whole:
                 raise hl7.MessageError("Message trop long", code="hl7-size", condition="207", location="MSH^1")
             return await self._take(message, frame.content, peer)
@@ -77,14 +114,17 @@ class Intake:
 
     async def _take(self, message: hl7.Message, raw: bytes, peer: str) -> bytes:
         digest = hashlib.sha256(raw).digest()
-        if message.control_id and (earlier := await self._earlier(message, digest)) is not None:
-            return earlier
-        report = read_report(message)
+        try:
+            report = await _read(message, len(raw))
+        except hl7.MessageError:
+            # What was accepted once stays so, whatever we have learnt to refuse since.
+            if (earlier := await self._earlier(message, digest)) is not None:
+                return earlier
+            raise
         reply = ack.answer(message, ack.Code.ACCEPTED, self._clock.now())
         try:
             await self._store(message, raw, digest, reply, report, peer)
         except psycopg.errors.UniqueViolation:
-            # The same message came in by two connections at once; the other one was first.
             earlier = await self._earlier(message, digest)
             if earlier is None:
                 raise
@@ -92,7 +132,7 @@ class Intake:
         return reply
 
     async def _earlier(self, message: hl7.Message, digest: bytes) -> bytes | None:
-        async with self._pool.connection() as connection:
+        async with single(self._pool) as connection:
             row = await (
                 await connection.execute(
                     "SELECT digest, answer FROM message WHERE sender = %s AND control_id = %s AND accepted",
@@ -113,26 +153,22 @@ class Intake:
     async def _store(
         self, message: hl7.Message, raw: bytes, digest: bytes, reply: bytes, report: Report, peer: str
     ) -> None:
+        """Message, report, jobs and journal, committed together with those of other messages that come just now."""
         structure = self._structure_of(report)
-        async with self._pool.connection() as connection, connection.transaction():
-            message_id = await _insert_message(connection, message, raw, digest, reply, peer, accepted=True)
-            row = await (
-                await connection.execute(
-                    "INSERT INTO report (message_id, structure, document_id, operation) "
-                    "VALUES (%s, %s, %s, %s) RETURNING id",
-                    (message_id, structure, report.document_id, report.operation.value),
-                )
-            ).fetchone()
-            assert row is not None
-            report_id = int(row["id"])
-            for study_uid in report.study_uids():
-                await jobs.defer(
-                    connection,
-                    "publish_study",
-                    args={"report_id": report_id, "study_uid": study_uid},
-                    lock=f"study:{study_uid}",
-                )
-            await self._journal.write(connection, _received(message, report, structure, peer))
+        values = self._journal.row(_received(message, report, structure, peer)) | {
+            "sender": message.sender,
+            "control_id": message.control_id,
+            "digest": digest,
+            "raw": raw,
+            "answer": reply,
+            "peer": peer,
+            "structure": structure,
+            "document_id": report.document_id,
+            "operation": report.operation.value,
+            "replaces": report.replaces or "",
+            "studies": list(report.study_uids()),
+        }
+        await self._group.run(Statement(_ACCEPT, values, len(raw)))
 
     async def _refuse(self, message: hl7.Message | None, raw: bytes, peer: str, error: hl7.MessageError) -> bytes:
         reply = ack.answer(message, ack.Code.ERROR, self._clock.now(), error)
@@ -153,6 +189,10 @@ class Intake:
 
 
 _TRY_AGAIN = hl7.MessageError("Service momentanément indisponible, renvoyer le message", code="store", condition="207")
+
+
+async def _read(message: hl7.Message, size: int) -> Report:
+    return read_report(message) if size <= _READ_ASIDE else await asyncio.to_thread(read_report, message)
 
 
 def _event(message: hl7.Message | None, peer: str) -> Event:
@@ -201,13 +241,15 @@ class StoredReports:
 
     async def load(self, report_id: int) -> Report:
         """Raises ``Refused`` (``report-unknown``) when there is no such report."""
-        async with self._pool.connection() as connection:
+        async with single(self._pool) as connection:
             row = await (
                 await connection.execute(
                     "SELECT raw FROM message JOIN report ON report.message_id = message.id WHERE report.id = %s",
                     (report_id,),
+                    binary=True,
                 )
             ).fetchone()
         if row is None:
             raise Refused("Compte rendu inconnu", code="report-unknown")
-        return read_report(hl7.parse(bytes(row["raw"])))
+        raw = bytes(row["raw"])
+        return await _read(hl7.parse(raw), len(raw))

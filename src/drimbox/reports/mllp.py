@@ -61,7 +61,7 @@ class Framer:
             if end < 0:
                 self._cut_overlong()
                 break
-            data = bytes(self._buffer[end + len(END) :])
+            data = self._kept(end + len(END), len(self._buffer))
             frames.append(self._frame(end))
             self._inside = False
             self._buffer.clear()
@@ -69,8 +69,13 @@ class Framer:
 
     def _frame(self, end: int) -> Frame:
         if self._overlong or end > self._max:
-            return Frame(bytes(self._buffer[: min(end, _HEAD)]), whole=False)
-        return Frame(bytes(self._buffer[:end]))
+            return Frame(self._kept(0, min(end, _HEAD)), whole=False)
+        return Frame(self._kept(0, end))
+
+    def _kept(self, start: int, end: int) -> bytes:
+        """A part of the buffer, copied once."""
+        with memoryview(self._buffer) as view:
+            return bytes(view[start:end])
 
     def _cut_overlong(self) -> None:
         if len(self._buffer) > self._max or self._overlong:

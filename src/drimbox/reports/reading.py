@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
-import re
 
 from drimbox.foundation.errors import Refused
+from drimbox.foundation.uids import is_uid
 from drimbox.identity.ins import Authority, Ins
 from drimbox.identity.traits import LocalId, Patient, Sex, Traits, parse_date
 from drimbox.reports import cda
 from drimbox.reports.hl7 import Field, Message, MessageError, Segment
 from drimbox.reports.report import Operation, Person, Report, Sender, Structure, Visibility, normal_structure_id
 
-_VERSIONS = frozenset({"2.5", "2.5.1", "2.6"})
+VERSIONS = frozenset({"2.5", "2.5.1", "2.6"})
 # ORC-1, OBX-11 and the MDM event must all say the same (official-data.md 4.3). An ORU has one event for all three.
 _OPERATIONS = {
     ("NW", "F"): (Operation.NEW, "T02"),
@@ -37,7 +36,6 @@ _REQUIRED_FLAGS = {
     "representatives": "INVISIBLE_REP_LEGAUX",
     "dmp": "DESTDMP",
 }
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
 def read_report(message: Message) -> Report:
@@ -51,20 +49,21 @@ def read_report(message: Message) -> Report:
         raise MessageError(
             "Type de message non pris en charge", code="hl7-type", condition=condition, location="MSH^1^9"
         )
-    if message.header.value(12) not in _VERSIONS:
+    if message.header.value(12) not in VERSIONS:
         raise MessageError("Version HL7 non prise en charge", code="hl7-version", condition="203", location="MSH^1^12")
     if not message.control_id:
         raise _missing("Identifiant du message absent", "MSH^1^10")
     pid = message.first("PID")
     if pid is None:
         raise MessageError("Segment PID absent", code="hl7-pid", condition="100", location="PID^1")
-    document, header = _document(message)
+    documents, header = _documents(message)
+    operation = _operation(message, documents, kind, event)
     flags = _flags(message)
     header_patient, message_patient = _patients(pid, header)
     return Report(
-        operation=_operation(message, document, kind, event),
+        operation=operation,
         document_id=header.document_id,
-        replaces=header.replaces,
+        replaces=_replaced(message, header, operation),
         title=header.title,
         created=header.created,
         language=header.language or "fr-FR",
@@ -95,10 +94,12 @@ def _value(message: Message, segment: str, number: int, component: int = 1) -> s
     return found.value(number, component).strip() if found is not None else ""
 
 
-def _operation(message: Message, document: Segment, kind: str, event: str) -> Operation:
-    order, status = _value(message, "ORC", 1), document.value(11)
-    found = _OPERATIONS.get((order, status))
-    if found is None or (kind == "MDM" and event != found[1]):
+def _operation(message: Message, documents: list[Segment], kind: str, event: str) -> Operation:
+    """What every order and every copy of the report in the message asks for."""
+    orders = {segment.value(1).strip() for segment in message.all("ORC")} or {""}
+    said = {_OPERATIONS.get((order, document.value(11))) for order in orders for document in documents}
+    found = said.pop()
+    if found is None or said or (kind == "MDM" and event != found[1]):
         raise MessageError(
             "ORC-1, OBX-11 et l'événement du message ne disent pas la même opération",
             code="hl7-operation",
@@ -108,8 +109,36 @@ def _operation(message: Message, document: Segment, kind: str, event: str) -> Op
     return found[0]
 
 
-def _document(message: Message) -> tuple[Segment, cda.Header]:
-    """The imaging report among the documents of the message: by its CDA code, not by its place."""
+def _replaced(message: Message, header: cda.Header, operation: Operation) -> str | None:
+    """The document that this one replaces; TXA-13 where the CDA does not say it (CI-SIS volet 11.2).
+
+    Raises ``MessageError`` when TXA-12 and the CDA name two documents to delete.
+    """
+    if operation is Operation.DELETE and _entity(message, 12) not in ("", header.document_id):
+        raise MessageError(
+            "TXA-12 et le CDA ne nomment pas le même document à supprimer",
+            code="hl7-document-id",
+            condition="207",
+            location="TXA^1^12",
+        )
+    if operation is Operation.REPLACE:
+        return header.replaces or _entity(message, 13) or None
+    return header.replaces
+
+
+def _entity(message: Message, number: int) -> str:
+    """A document named in TXA: ``oid``, or ``extension^^root^ISO`` given as ``root^extension``; else empty."""
+    value, root = _value(message, "TXA", number), _value(message, "TXA", number, 3)
+    if root:
+        return f"{root}^{value}" if is_uid(root) and value else ""
+    return value if is_uid(value) else ""
+
+
+def _documents(message: Message) -> tuple[list[Segment], cda.Header]:
+    """The imaging report among the documents of the message: by its CDA code, not by its place.
+
+    It may be there twice, plain and structured (level 1 and 3, same content): the first is read.
+    """
     carriers = [s for s in message.all("OBX") if s.value(2) == "ED" and not s.value(3).startswith("CORPSMAIL")]
     if not carriers:
         raise MessageError("Aucun document (OBX de type ED)", code="hl7-document", condition="101", location="OBX^1^5")
@@ -117,12 +146,36 @@ def _document(message: Message) -> tuple[Segment, cda.Header]:
     for segment in sorted(carriers, key=lambda s: s.value(3) != cda.IMAGING_REPORT):
         header = _header(segment)
         if header.code == cda.IMAGING_REPORT:
-            return segment, header
+            copies = [s for s in carriers if s is not segment and s.value(3) == cda.IMAGING_REPORT]
+            for copy in copies:
+                _check_copy(header, _header(copy), copy)
+            return [segment, *copies], header
     raise MessageError("Aucun compte rendu d'imagerie (18748-4)", code="cda-code", condition="103", location="OBX^1^3")
 
 
+def _check_copy(header: cda.Header, other: cda.Header, segment: Segment) -> None:
+    """Two reports in one message would be one that is lost: only the first is read."""
+    if (other.patient.ins, _studies(other)) != (header.patient.ins, _studies(header)):
+        raise MessageError(
+            "Deux comptes rendus différents dans un message : un message par compte rendu",
+            code="hl7-documents",
+            condition="207",
+            location=_place(segment),
+        )
+
+
+def _studies(header: cda.Header) -> frozenset[str]:
+    return frozenset(uid for act in header.acts for uid in act.study_uids)
+
+
+def _place(segment: Segment) -> str:
+    """OBX-5 for ERR-2, by the OBX's own number; what is no number is not repeated."""
+    number = segment.value(1).strip()
+    return f"OBX^{number if number.isascii() and number.isdigit() and len(number) < 4 else 1}^5"
+
+
 def _header(segment: Segment) -> cda.Header:
-    place = f"OBX^{segment.value(1) or 1}^5"
+    place = _place(segment)
     data = _decode(segment.repetitions(5), place)
     try:
         return cda.read_header(data)
@@ -133,18 +186,27 @@ def _header(segment: Segment) -> cda.Header:
 
 def _decode(repetitions: tuple[Field, ...], place: str) -> bytes:
     """OBX-5 ``^TEXT^XML^Base64^<data>``; the data may be broken over lines."""
-    raw = repetitions[0].value(5) if repetitions else ""
-    compact = re.sub(r"\s+", "", raw)
-    if not compact:
+    raw = repetitions[0].value(5).strip() if repetitions else ""
+    if not raw:
         raise MessageError("Document absent d'OBX-5.5", code="hl7-document", condition="101", location=place)
-    if repetitions[0].value(4).strip().upper() != "BASE64" or not _BASE64.fullmatch(compact):
+    if repetitions[0].value(4).strip().upper() != "BASE64":
         raise MessageError(
             "Document d'OBX-5 qui n'est pas en base64", code="hl7-base64", condition="102", location=place
         )
     try:
-        return base64.b64decode(compact, validate=True)
-    except binascii.Error as error:
-        raise MessageError("Base64 incomplet en OBX-5", code="hl7-base64", condition="102", location=place) from error
+        return _from_base64(raw)
+    except ValueError as error:
+        # Not ASCII, not of the alphabet, cut short.
+        raise MessageError(
+            "Base64 incorrect ou incomplet en OBX-5", code="hl7-base64", condition="102", location=place
+        ) from error
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
 
 
 def _flags(message: Message) -> dict[str, bool]:
@@ -155,10 +217,14 @@ def _flags(message: Message) -> dict[str, bool]:
             continue
         value = segment.value(5).strip().upper()
         if value not in ("Y", "N"):
+            raise MessageError("Drapeau DMP ni Y ni N", code="hl7-flag", condition="103", location=_place(segment))
+        if flags.setdefault(name, value == "Y") is not (value == "Y"):
             raise MessageError(
-                "Drapeau DMP ni Y ni N", code="hl7-flag", condition="103", location=f"OBX^{segment.value(1) or 1}^5"
+                "Drapeau DMP dit deux fois, autrement",
+                code="hl7-flag",
+                condition="207",
+                location=_place(segment),
             )
-        flags[name] = value == "Y"
     for name, code in _REQUIRED_FLAGS.items():
         if name not in flags:
             raise _missing(f"Drapeau {code} absent", "OBX")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from drimbox.sandbox.dmp.bench import Authorisation, KnownPatient, RecordStatus
 from drimbox.sandbox.psc.people import CONSUMER_PLACE, SOURCE_PLACE, Workplace
 
 
@@ -48,7 +49,7 @@ class ServicesConfig:
     practise at the last of ``sites``; the one with several practices has another at the first. ``view_port`` shows what
     the DMP holds to callers without a certificate; None: the DMP's own listener shows it. ``authorised`` are the
     professionals (PS_IdNat) who may consult the DMP of the test patient without asking first; ``published_reports`` the
-    exams whose reports the first site's RIS has published.
+    exams whose reports the first site's RIS has published. ``patients`` have a DMP besides the test patient.
     """
 
     state: Path
@@ -62,6 +63,7 @@ class ServicesConfig:
     view_port: int | None = None
     authorised: tuple[str, ...] = ("899700367909",)
     published_reports: str = "EA"
+    patients: tuple[KnownPatient, ...] = ()
     schemas: Path | None = None
     controls: bool = True
 
@@ -85,6 +87,8 @@ def config_from_json(text: str) -> ServicesConfig:
         values["authorised"] = tuple(values["authorised"])
     if "sites" in values:
         values["sites"] = tuple(_site(site) for site in values["sites"])
+    if "patients" in values:
+        values["patients"] = tuple(_patient(patient) for patient in values["patients"])
     return ServicesConfig(**values)
 
 
@@ -97,3 +101,12 @@ def _site(values: Mapping[str, Any]) -> Site:
             **{name: tuple(values[name]) for name in lists if name in values},
         }
     )
+
+
+def _patient(values: Mapping[str, Any]) -> KnownPatient:
+    given = {
+        "status": RecordStatus(values.get("status", RecordStatus.ACTIVE)),
+        "closing": tuple(values.get("closing", ("", ""))),
+        "authorisations": {who: Authorisation(state) for who, state in values.get("authorisations", {}).items()},
+    }
+    return KnownPatient(**{**values, **given})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,7 +36,8 @@ async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
         kwargs={"row_factory": dict_row},
         connection_class=psycopg.AsyncConnection,
         # A connection of before a restart of PostgreSQL is replaced, not handed out to fail.
-        check=AsyncConnectionPool.check_connection,
+        check=check_alive,
+        reset=_reset,
     )
     try:
         await pool.open(wait=True, timeout=30)
@@ -45,6 +47,31 @@ async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
         yield pool
     finally:
         await pool.close()
+
+
+@asynccontextmanager
+async def single(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection on which each statement is a transaction of its own: one round trip, and no BEGIN nor COMMIT."""
+    async with pool.connection() as connection:
+        await connection.set_autocommit(True)
+        yield connection
+
+
+async def _reset(connection: Connection) -> None:
+    """As whoever takes it next expects it."""
+    await connection.set_autocommit(False)
+
+
+async def check_alive(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Is a connection of a pool still alive? Raises ``psycopg.Error`` when not.
+
+    A server that went away has closed its end, and a closed end can be read: only then, or when it has sent us
+    something unasked, is a question worth its round trip.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def migrate(dsn: str) -> None:

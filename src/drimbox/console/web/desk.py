@@ -23,6 +23,7 @@ from drimbox.console.messages import Messages
 from drimbox.console.psc import PscDesk
 from drimbox.console.sessions import Session, Sessions
 from drimbox.console.studies import Studies
+from drimbox.console.walks import WalkRoom
 from drimbox.console.web import rendering
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
@@ -70,6 +71,7 @@ class Desk:
     backlog: BacklogReader
     health: HealthWatch
     form_key: bytes = field(repr=False)
+    walks: WalkRoom | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ _STATUSES = {
     "not-here": 404,
     "incident-unknown": 404,
     "account-unknown": 404,
+    "walk-unknown": 404,
     "body-size": 413,
 }
 

@@ -111,7 +111,7 @@ async def choose_practice(request: Request) -> Response:
         raise LoginEnded
     choice = first(fields, "situation")
     offered = professional.info.practices
-    if not choice.isdecimal() or int(choice) >= len(offered):
+    if not choice.isdecimal() or len(choice) > 6 or int(choice) >= len(offered):
         raise Refused("Situation d'exercice inconnue", code="form")
     chosen = offered[int(choice)]
     professional.practice = chosen

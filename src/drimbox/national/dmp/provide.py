@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import IdentityMismatch, Refused
@@ -79,6 +79,8 @@ class PreparedSubmission:
     submission_uid: str
     metadata: bytes
     documents: tuple[PreparedDocument, ...]
+    owners: tuple[Cx, ...] = field(default=(), compare=False)
+    """Whose the set and its documents are by ``metadata``, where that is known already."""
 
     @staticmethod
     def restore(metadata: bytes, contents: Iterable[bytes]) -> PreparedSubmission:
@@ -98,7 +100,7 @@ class PreparedSubmission:
             documents.append(_prepared(entry, content))
         if left:
             raise Refused("Document étranger au lot de soumission archivé", code="submission-archive")
-        return PreparedSubmission(objects.submission_sets[0].unique_id, metadata, tuple(documents))
+        return PreparedSubmission(objects.submission_sets[0].unique_id, metadata, tuple(documents), _owners(objects))
 
     @property
     def kos(self) -> tuple[PreparedDocument, ...]:
@@ -155,8 +157,9 @@ def prepare(
     entries = [replace(d.entry, entry_id=f"Document{n:02d}") for n, d in enumerate(kos, 1)]
     signed = signature_entry(unique_id=signature_uid, content=signature, draft=draft, documents=entries, now=now)
     signed = replace(signed, entry_id=_SIGNATURE_ID)
+    whole = submission_set(draft, patient, submission_uid, source_id, Dtm.of(now))
     metadata = submit_objects_request(
-        submission_set(draft, patient, submission_uid, source_id, Dtm.of(now)),
+        whole,
         [*entries, signed],
         [
             *(Association.member(_SET_ID, entry.entry_id) for entry in (*entries, signed)),
@@ -169,7 +172,12 @@ def prepare(
         ],
     )
     contents = zip((*entries, signed), (*(d.content for d in kos), signature), strict=True)
-    return PreparedSubmission(submission_uid, to_bytes(metadata), tuple(_prepared(e, c) for e, c in contents))
+    return PreparedSubmission(
+        submission_uid,
+        to_bytes(metadata),
+        tuple(_prepared(e, c) for e, c in contents),
+        (whole.patient_id, *(entry.patient_id for entry in (*entries, signed))),
+    )
 
 
 def submission_set(draft: SubmissionDraft, patient: Ins, unique_id: str, source_id: str, time: Dtm) -> SubmissionSet:
@@ -192,8 +200,7 @@ def request(url: str, patient: Ins, prepared: PreparedSubmission) -> Request:
     metadata = parse(prepared.metadata)
     if metadata.tag != f"{{{LCM}}}SubmitObjectsRequest":
         raise Refused("Lot de soumission illisible", code="submission-archive")
-    objects = read_objects(metadata)
-    owners = [s.patient_id for s in objects.submission_sets] + [e.patient_id for e in objects.entries]
+    owners = prepared.owners or _owners(read_objects(metadata))
     if not owners or any(owner.value != patient.matricule or owner.authority != patient.oid for owner in owners):
         raise _other_patient()
     body = _XDSB("ProvideAndRegisterDocumentSetRequest", metadata)
@@ -222,6 +229,10 @@ def _checked(patient: Ins, documents: Sequence[KosDocument]) -> tuple[KosDocumen
         if entry.mime_type != KOS_MIME or (entry.hash, entry.size) != actual:
             raise Refused("Les métadonnées ne décrivent pas ce document KOS", code="kos-hash")
     return tuple(documents)
+
+
+def _owners(objects: RegistryObjects) -> tuple[Cx, ...]:
+    return (*(s.patient_id for s in objects.submission_sets), *(e.patient_id for e in objects.entries))
 
 
 def _other_patient() -> IdentityMismatch:

@@ -53,7 +53,7 @@ def text(content: Document, name: str) -> str:
 def seconds(content: Document, name: str) -> float | None:
     """A member that counts seconds, None when it is missing or makes no sense."""
     value = content.get(name)
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:12])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -96,7 +96,7 @@ def _error_word(body: bytes) -> str:
 
 def _retry_after(reply: Reply) -> float | None:
     value = reply.headers.get("Retry-After", "").strip()
-    return float(value) if value.isdigit() and len(value) < 6 else None
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else None
 
 
 def _unreadable() -> Unavailable:

@@ -15,6 +15,8 @@ class Field(IntEnum):
 
     C_STORE_RQ = 0x0001
     C_STORE_RSP = 0x8001
+    C_GET_RQ = 0x0010
+    C_GET_RSP = 0x8010
     C_FIND_RQ = 0x0020
     C_FIND_RSP = 0x8020
     C_MOVE_RQ = 0x0021
@@ -86,6 +88,16 @@ class FindRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class GetRequest:
+    """C-GET-RQ; the identifier follows as data set."""
+
+    message_id: int
+    sop_class_uid: str
+    priority: int = 0
+    has_dataset: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class MoveRequest:
     """C-MOVE-RQ; the identifier follows as data set."""
 
@@ -130,7 +142,8 @@ class Response:
     warning: int | None = None
 
 
-Command = StoreRequest | EchoRequest | FindRequest | MoveRequest | CancelRequest | OtherRequest | Response
+Query = FindRequest | GetRequest | MoveRequest
+Command = StoreRequest | EchoRequest | Query | CancelRequest | OtherRequest | Response
 
 
 # ----------------------------------------------------------------------------------------------------------- encoding
@@ -155,6 +168,8 @@ def _elements(command: Command) -> list[tuple[int, bytes]]:
                 found.append((Element.MOVE_ORIGINATOR_ID, _us(command.move_originator_id)))
         case FindRequest():
             found += _request(Field.C_FIND_RQ, command.message_id, command.sop_class_uid, command.priority)
+        case GetRequest():
+            found += _request(Field.C_GET_RQ, command.message_id, command.sop_class_uid, command.priority)
         case MoveRequest():
             found += _request(Field.C_MOVE_RQ, command.message_id, command.sop_class_uid, command.priority)
             found.append((Element.MOVE_DESTINATION, _text(command.destination)))
@@ -205,7 +220,8 @@ def _us(value: int) -> bytes:
 
 
 def _ui(uid: str) -> bytes:
-    data = uid.encode("ascii")
+    # A response repeats what the request said, even if that was no UID.
+    data = uid.encode("ascii", "replace")
     return data + b"\0" if len(data) % 2 else data
 
 
@@ -220,15 +236,18 @@ def _text(text: str) -> bytes:
 def decode(data: bytes) -> Command:
     """A command set from its bytes. Raises ``InvalidCommand``.
 
-    Elements that we do not know are passed over; their lengths are checked all the same.
+    Elements that we do not know are passed over; their lengths are checked all the same. Orthanc puts the list of the
+    instances that failed (0008,0058) into its last C-GET response itself: a response may hold other groups.
     """
-    values = _read(data)
+    values, foreign = _read(data)
     field = _number(values, Element.COMMAND_FIELD)
     has_dataset = _number(values, Element.DATASET_TYPE) != NO_DATASET
     if field == Field.C_CANCEL_RQ:
         return CancelRequest(_number(values, Element.RESPONDED_MESSAGE_ID))
     if field & RESPONSE:
         return _decode_response(values, field, has_dataset)
+    if foreign is not None:
+        raise InvalidCommand(f"element of group {foreign:04X}")
     message_id = _number(values, Element.MESSAGE_ID)
     match field:
         case Field.C_STORE_RQ:
@@ -238,6 +257,9 @@ def decode(data: bytes) -> Command:
         case Field.C_FIND_RQ:
             sop_class = _string(values, Element.AFFECTED_SOP_CLASS)
             return FindRequest(message_id, sop_class, _optional(values, Element.PRIORITY) or 0, has_dataset)
+        case Field.C_GET_RQ:
+            sop_class = _string(values, Element.AFFECTED_SOP_CLASS)
+            return GetRequest(message_id, sop_class, _optional(values, Element.PRIORITY) or 0, has_dataset)
         case Field.C_MOVE_RQ:
             sop_class = _string(values, Element.AFFECTED_SOP_CLASS)
             destination = _string(values, Element.MOVE_DESTINATION)
@@ -277,23 +299,26 @@ def _decode_response(values: dict[int, bytes], field: int, has_dataset: bool) ->
     )
 
 
-def _read(data: bytes) -> dict[int, bytes]:
+def _read(data: bytes) -> tuple[dict[int, bytes], int | None]:
+    """The values of group 0000 by element, and the first other group that there is."""
     values: dict[int, bytes] = {}
+    foreign: int | None = None
     offset, end = 0, len(data)
     while offset < end:
         if end - offset < _ELEMENT.size:
             raise InvalidCommand("element cut short")
         group, element, length = _ELEMENT.unpack_from(data, offset)
         offset += _ELEMENT.size
-        if group != 0:
-            raise InvalidCommand(f"element of group {group:04X}")
         if length > end - offset:
             raise InvalidCommand("element longer than the command set")
+        offset += length
+        if group != 0:
+            foreign = foreign or group
+            continue
         if element in values:
             raise InvalidCommand("element given twice")
-        values[element] = data[offset : offset + length]
-        offset += length
-    return values
+        values[element] = data[offset - length : offset]
+    return values, foreign
 
 
 def _number(values: dict[int, bytes], element: Element) -> int:

@@ -7,6 +7,7 @@ quick acknowledgement asked for again after each receive, because the kernel for
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from drimbox.pacs.dimse.transitions import State
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _LEAST_BUFFER = 1 << 20
+# Buffers that one call takes (IOV_MAX).
+_MOST_PIECES = 1024
 
 
 class Connection:
@@ -44,6 +47,16 @@ class Connection:
     def established(self) -> bool:
         """Can data still be exchanged? (Sta6)"""
         return self._machine.state is State.Sta6
+
+    @property
+    def awaits_association(self) -> bool:
+        """Does the peer still wait for our answer to its A-ASSOCIATE-RQ? (Sta3)"""
+        return self._machine.state is State.Sta3
+
+    @property
+    def awaits_release(self) -> bool:
+        """Does the peer still wait for our answer to its A-RELEASE-RQ? (Sta8, and Sta9 and Sta12 in a collision)"""
+        return self._machine.state in (State.Sta8, State.Sta9, State.Sta12)
 
     def ask(self, request: Callable[[UpperLayer], object]) -> None:
         """Let the machine do something, and send what comes of it. Raises ``WrongState``; a break is found later."""
@@ -117,7 +130,7 @@ class Connection:
         if output:
             try:
                 self._socket.settimeout(self._send_timeout)
-                self._socket.sendall(output[0] if len(output) == 1 else b"".join(output))
+                self._send(output)
             except OSError:
                 machine.transport_closed()
                 self._close()
@@ -130,6 +143,28 @@ class Connection:
         indications, machine.indications = machine.indications, []
         return indications
 
+    def _send(self, output: list[bytes | memoryview]) -> None:
+        if len(output) == 1:
+            self._socket.sendall(output[0])
+        elif isinstance(self._socket, ssl.SSLSocket):
+            self._socket.sendall(b"".join(output))
+        else:
+            for start in range(0, len(output), _MOST_PIECES):
+                _send_pieces(self._socket, output[start : start + _MOST_PIECES])
+
     def _close(self) -> None:
         with suppress(OSError):
             self._socket.close()
+
+
+def _send_pieces(sock: socket.socket, pieces: list[bytes | memoryview]) -> None:
+    """All of the pieces in one call of the kernel, or in as many as it takes."""
+    left = sum(map(len, pieces))
+    while sent := sock.sendmsg(pieces):
+        left -= sent
+        if not left:
+            return
+        while sent >= len(pieces[0]):
+            sent -= len(pieces.pop(0))
+        pieces[0] = memoryview(pieces[0])[sent:]
+    raise BrokenPipeError("nothing sent")

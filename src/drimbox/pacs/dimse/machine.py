@@ -8,7 +8,7 @@ A driver tells it what happened on the transport (``transport_opened``, ``receiv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from drimbox.pacs.dimse import pdu, pdu_reader
@@ -129,6 +129,12 @@ class UpperLayer:
     def send_data(self, values: list[pdu.DataValue]) -> None:
         """One P-DATA-TF; the caller has cut the values to ``peer_max_length``."""
         self._fire(Event.Evt9, values)
+
+    def send_pdus(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """P-DATA-TFs that are encoded already, in pieces; they stay untouched until ``output`` has been sent."""
+        if (Event.Evt9, self.state) not in TABLE:
+            raise WrongState(f"{Event.Evt9.name} in {self.state.name}")
+        self.output += pieces
 
     def release(self) -> None:
         self._fire(Event.Evt11)

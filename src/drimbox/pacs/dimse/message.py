@@ -9,7 +9,7 @@ from drimbox.pacs.dimse import command
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.dimse.pdu import DataValue
 
-_PDV_OVERHEAD = 6
+PDV_OVERHEAD = 6
 DEFAULT_LENGTH = 131_072
 """Longest PDU sent to a peer that sets no limit."""
 
@@ -82,7 +82,7 @@ class MessageReader:
 
 def cut(context_id: int, message: command.Command, dataset: bytes | None, peer_max_length: int) -> Iterator[DataValue]:
     """The presentation data values of a message, each to go in a PDU of its own no longer than the peer takes."""
-    room = max((peer_max_length or DEFAULT_LENGTH) - _PDV_OVERHEAD, 1)
+    room = max((peer_max_length or DEFAULT_LENGTH) - PDV_OVERHEAD, 1)
     yield from _cut(context_id, True, command.encode(message), room)
     if dataset is not None:
         yield from _cut(context_id, False, dataset, room)

@@ -38,6 +38,7 @@ class Item(IntEnum):
     USER_INFORMATION = 0x50
     MAXIMUM_LENGTH = 0x51
     IMPLEMENTATION_CLASS = 0x52
+    OPERATIONS_WINDOW = 0x53
     ROLE = 0x54
     IMPLEMENTATION_VERSION = 0x55
 
@@ -99,13 +100,25 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """Asynchronous operations of the requestor: how many it may have open, and bears; 0: any (PS3.7 D.3.3.3)."""
+
+    invoked: int
+    performed: int
+
+
+@dataclass(frozen=True, slots=True)
 class UserInformation:
-    """The user information item; ``others`` are the sub-items that we carry without reading them."""
+    """The user information item; ``others`` are the sub-items that we carry without reading them.
+
+    Without a ``window``, each side may have one operation open (PS3.7 D.3.3.3).
+    """
 
     max_length: int = 0
     implementation_class_uid: str = ""
     implementation_version: str = ""
     roles: tuple[Role, ...] = ()
+    window: Window | None = None
     others: tuple[tuple[int, bytes], ...] = ()
 
 
@@ -243,6 +256,8 @@ def _encode_user(user: UserInformation) -> bytes:
         _item(Item.MAXIMUM_LENGTH, struct.pack(">I", user.max_length)),
         _item(Item.IMPLEMENTATION_CLASS, user.implementation_class_uid.encode("ascii")),
     ]
+    if user.window is not None:
+        items.append(_item(Item.OPERATIONS_WINDOW, struct.pack(">HH", user.window.invoked, user.window.performed)))
     for role in user.roles:
         uid = role.sop_class_uid.encode("ascii")
         items.append(_item(Item.ROLE, struct.pack(">H", len(uid)) + uid + bytes((role.scu, role.scp))))

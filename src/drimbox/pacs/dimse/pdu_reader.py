@@ -31,6 +31,7 @@ from drimbox.pacs.dimse.pdu import (
     ReleaseResponse,
     Role,
     UserInformation,
+    Window,
 )
 
 # Some peers take the longest PDU for the longest value inside of it.
@@ -192,6 +193,7 @@ def _decode_answered(item: memoryview) -> AnsweredContext:
 def _decode_user(body: memoryview, limits: Limits) -> UserInformation:
     max_length, implementation, version = 0, "", ""
     roles: list[Role] = []
+    window: Window | None = None
     others: list[tuple[int, bytes]] = []
     for count, (kind, item) in enumerate(_items(body), start=1):
         if count > limits.user_items:
@@ -205,11 +207,15 @@ def _decode_user(body: memoryview, limits: Limits) -> UserInformation:
                 implementation = bytes(item).rstrip(b"\0 ").decode("ascii", "replace")
             case Item.IMPLEMENTATION_VERSION:
                 version = bytes(item).rstrip(b"\0 ").decode("ascii", "replace")
+            case Item.OPERATIONS_WINDOW:
+                if len(item) != 4:
+                    raise InvalidPdu("operations window of a wrong size")
+                window = Window(int.from_bytes(item[:2], "big"), int.from_bytes(item[2:], "big"))
             case Item.ROLE:
                 roles.append(_decode_role(item))
             case _:
                 others.append((kind, bytes(item)))
-    return UserInformation(max_length, implementation, version, tuple(roles), tuple(others))
+    return UserInformation(max_length, implementation, version, tuple(roles), window, tuple(others))
 
 
 def _decode_role(item: memoryview) -> Role:

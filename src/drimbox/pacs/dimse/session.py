@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from drimbox.pacs.dimse.connection import Connection
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.dimse.machine import Aborted, UpperLayer
 from drimbox.pacs.dimse.message import Fragment, MessageReader, ProtocolViolation, Received, cut
-from drimbox.pacs.dimse.storage import Incoming, StoreHandler, StoreOffer
+from drimbox.pacs.dimse.storage import Incoming, StoreHandler, StoreOffer, store_response
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ class ReceiverSettings:
     """Our AE titles, each with its transfer syntaxes in order of preference (DB.SO.85)."""
     allowed_callers: frozenset[str]
     """Calling AE titles that may associate; none: nobody."""
+    certificate_names: Mapping[str, frozenset[str]] | None = None
+    """For each calling AE title, the names of which its client certificate must carry one; a title that is not here is
+    then refused. None: any verified certificate serves any title."""
+    sop_classes: frozenset[str] | None = None
+    """Storage SOP classes that are taken; None: all. A presentation context of another one is refused."""
     host: str = "127.0.0.1"
     port: int = 0
     max_associations: int = 16
@@ -115,6 +120,8 @@ class Session:
             try:
                 for indication in connection.receive(self._patience()):
                     self._handle(connection, indication)
+                if self._incoming is not None:
+                    self._incoming.flush()
             except TimeoutError:
                 if not self._aborted:
                     self._abort(connection, "nothing came in time")
@@ -142,10 +149,13 @@ class Session:
                 if connection.established:
                     self._on_value(connection, indication)
             case pdu.AssociateRequest():
-                self._on_associate(connection, indication)
+                # What came behind it may have ended the association already.
+                if connection.awaits_association:
+                    self._on_associate(connection, indication)
             case pdu.ReleaseRequest():
                 self.established = False
-                connection.ask(UpperLayer.release_response)
+                if connection.awaits_release:
+                    connection.ask(UpperLayer.release_response)
                 counts = (self._calling_ae, self._stored, self._refused)
                 _log.info("DICOM association of %s released, %d instances stored, %d refused", *counts)
             case Aborted():
@@ -164,7 +174,8 @@ class Session:
         self._called_ae, self._calling_ae = request.called_ae, request.calling_ae
         self._peer_max_length = request.user.max_length
         preference = self._settings.destinations[request.called_ae]
-        answers = tuple(_answer(context, preference) for context in request.contexts)
+        classes = self._settings.sop_classes
+        answers = tuple(_answer(context, preference, classes) for context in request.contexts)
         abstract = {context.id: context.abstract_syntax for context in request.contexts}
         self._contexts = {
             a.id: (abstract[a.id], a.transfer_syntax) for a in answers if a.result == pdu.ContextResult.ACCEPTANCE
@@ -181,9 +192,19 @@ class Session:
             return pdu.AssociateReject(1, 1, 7)
         if request.calling_ae not in self._settings.allowed_callers:
             return pdu.AssociateReject(1, 1, 3)
+        if not self._certificate_fits(request.calling_ae):
+            return pdu.AssociateReject(1, 1, 3)
         if not self._has_room():
             return pdu.AssociateReject(2, 3, 2)
         return None
+
+    def _certificate_fits(self, calling_ae: str) -> bool:
+        """May who proved this certificate call itself so?"""
+        wanted = self._settings.certificate_names
+        if wanted is None:
+            return True
+        shown = certificate_names(self._socket)
+        return not {name.lower() for name in wanted.get(calling_ae, ())}.isdisjoint(shown)
 
     # ------------------------------------------------------------------------------------------------------- messages
 
@@ -208,7 +229,7 @@ class Session:
                     command.Field.C_ECHO_RSP, message.message_id, status.SUCCESS, uids.VERIFICATION
                 )
                 self._respond(connection, context_id, response)
-            case command.OtherRequest() | command.FindRequest() | command.MoveRequest():
+            case command.OtherRequest() | command.FindRequest() | command.GetRequest() | command.MoveRequest():
                 self._incoming = None
                 self._unrecognised(connection, context_id, message)
             case command.CancelRequest():
@@ -217,14 +238,13 @@ class Session:
                 raise ProtocolViolation("message out of place")
 
     def _unrecognised(
-        self,
-        connection: Connection,
-        context_id: int,
-        message: command.OtherRequest | command.FindRequest | command.MoveRequest,
+        self, connection: Connection, context_id: int, message: command.OtherRequest | command.Query
     ) -> None:
         match message:
             case command.FindRequest():
                 field_code = int(command.Field.C_FIND_RSP)
+            case command.GetRequest():
+                field_code = int(command.Field.C_GET_RSP)
             case command.MoveRequest():
                 field_code = int(command.Field.C_MOVE_RSP)
             case command.OtherRequest():
@@ -271,19 +291,30 @@ class Session:
             level = logging.WARNING if self._refused == 1 else logging.DEBUG
             code = status.code(refused.status)
             _log.log(level, "DICOM instance of %s refused with %s: %s", self._calling_ae, code, refused.comment)
-        response = command.Response(
-            field=command.Field.C_STORE_RSP,
-            message_id=incoming.request.message_id,
-            status=status.SUCCESS if refused is None else refused.status,
-            sop_class_uid=incoming.request.sop_class_uid,
-            sop_instance_uid=incoming.request.sop_instance_uid,
-            error_comment="" if refused is None else refused.comment,
-        )
+        response = store_response(incoming.request, refused)
         self._respond(connection, incoming.context_id, response)
 
 
-def _answer(context: pdu.ProposedContext, preference: tuple[str, ...]) -> pdu.AnsweredContext:
-    if context.abstract_syntax != uids.VERIFICATION and not uids.is_storage(context.abstract_syntax):
+def certificate_names(sock: socket.socket) -> frozenset[str]:
+    """The names in the certificate that the peer proved, in lower case: DNS names and addresses, else common names.
+
+    A wildcard is a name like another here: it must be configured as it stands.
+    """
+    if not isinstance(sock, ssl.SSLSocket) or not (certificate := sock.getpeercert()):
+        return frozenset()
+    alternative: Iterable[tuple[str, str]] = certificate.get("subjectAltName", ())  # type: ignore[assignment]
+    names = {value for kind, value in alternative if kind in ("DNS", "IP Address")}
+    if not names:
+        subject: Iterable[Iterable[tuple[str, str]]] = certificate.get("subject", ())  # type: ignore[assignment]
+        names = {value for part in subject for kind, value in part if kind == "commonName"}
+    return frozenset(name.lower() for name in names)
+
+
+def _answer(
+    context: pdu.ProposedContext, preference: tuple[str, ...], classes: frozenset[str] | None
+) -> pdu.AnsweredContext:
+    wanted = uids.is_storage(context.abstract_syntax) if classes is None else context.abstract_syntax in classes
+    if context.abstract_syntax != uids.VERIFICATION and not wanted:
         return pdu.AnsweredContext(
             context.id, pdu.ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED, context.transfer_syntaxes[0]
         )

@@ -35,12 +35,27 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class KosNote:
+    """What stands under the reference to an instance that a key-image note flags.
+
+    ``titles`` are the (code, coding scheme) of its concept name, ``texts`` one for each content item.
+    """
+
+    instance: str
+    note: str
+    series: str
+    titles: tuple[tuple[str, str], ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KosSeries:
-    """A referenced series: its UID, RetrieveURL, and (SOP class, SOP instance) of its instances."""
+    """A referenced series: its UID, RetrieveURL, (SOP class, SOP instance) of its instances, notes on them."""
 
     uid: str
     url: str
     instances: tuple[tuple[str, str], ...]
+    notes: tuple[KosNote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,8 @@ class Kos:
     accessions: frozenset[tuple[str, str]]
     orders: frozenset[tuple[str, str]]
     request_studies: frozenset[str]
+    value_types: tuple[tuple[str, str], ...]
+    """(SOP class, value type) of each reference in the content tree."""
 
     @property
     def evidence(self) -> frozenset[tuple[str, str]]:
@@ -116,12 +133,31 @@ def _kos(ds: pydicom.FileDataset) -> Kos:
         accessions=_numbers(requests, "AccessionNumber", "IssuerOfAccessionNumberSequence"),
         orders=_numbers(requests, "PlacerOrderNumberImagingServiceRequest", "OrderPlacerIdentifierSequence"),
         request_studies=frozenset(_text(r, "StudyInstanceUID") for r in requests),
+        value_types=tuple(
+            (_text(reference, "ReferencedSOPClassUID"), _text(item, "ValueType"))
+            for item in _items(ds, "ContentSequence")
+            for reference in _items(item, "ReferencedSOPSequence")
+        ),
     )
 
 
 def _series(item: Dataset) -> KosSeries:
-    instances = tuple(_instance(i) for i in _items(item, "ReferencedSOPSequence"))
-    return KosSeries(_text(item, "SeriesInstanceUID"), _text(item, "RetrieveURL"), instances)
+    references = _items(item, "ReferencedSOPSequence")
+    instances = tuple(_instance(i) for i in references)
+    notes = tuple(_note(i, note) for i in references for note in _items(i, "ReferencedSOPSequence"))
+    return KosSeries(_text(item, "SeriesInstanceUID"), _text(item, "RetrieveURL"), instances, notes)
+
+
+def _note(instance: Dataset, note: Dataset) -> KosNote:
+    return KosNote(
+        _text(instance, "ReferencedSOPInstanceUID"),
+        _text(note, "ReferencedSOPInstanceUID"),
+        _text(note, "SeriesInstanceUID"),
+        tuple(
+            (_text(c, "CodeValue"), _text(c, "CodingSchemeDesignator")) for c in _items(note, "ConceptNameCodeSequence")
+        ),
+        tuple(_text(c, "TextValue") for c in _items(note, "ContentSequence")),
+    )
 
 
 def _instance(item: Dataset) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from drimbox.sandbox.dmp.entry_rules import EntryCase
 from drimbox.sandbox.dmp.kos import Kos, Unreadable, read_kos
 from drimbox.sandbox.dmp.rules import Rule, judge, rule, stated
 
+_REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
 _SYNTAXES = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 
 READABLE = stated("KOS.READABLE", v.INVALID_CONTENT, "The document is a DICOM Part 10 file (standards.md A.4).")
@@ -112,6 +113,31 @@ def content(k: KosCase) -> str | None:
     return None if same else "contenu du KOS différent de ses références (0040,A375)"
 
 
+@rule("KOS.VALUE_TYPE", v.INVALID_CONTENT)
+def value_type(k: KosCase) -> str | None:
+    """The content tree names a Key Object Selection as COMPOSITE (standards.md A.3, the official KIN sample)."""
+    wrong = any(kind != "COMPOSITE" for sop_class, kind in k.kos.value_types if sop_class == v.KOS_SOP_CLASS)
+    return None if not wrong else "note d'objets clés référencée autrement que comme COMPOSITE"
+
+
+@rule("KOS.KIN", v.INVALID_CONTENT)
+def key_notes(k: KosCase) -> str | None:
+    """A note under a flagged instance is a Key Object Selection of the KOS, in its series, not of itself, once."""
+    listed = {(s.uid, uid) for s in k.kos.series for sop_class, uid in s.instances if sop_class == v.KOS_SOP_CLASS}
+    notes = [n for s in k.kos.series for n in s.notes]
+    known = all((n.series, n.note) in listed and n.note != n.instance for n in notes)
+    once = len({(n.instance, n.note) for n in notes}) == len(notes)
+    return None if known and once else "note d'images clés absente du KOS, répétée ou d'une autre série"
+
+
+@rule("KOS.KIN_TITLE", v.INVALID_CONTENT)
+def key_note_titles(k: KosCase) -> str | None:
+    """A note is carried with one title, not a rejection's, and no empty text (standards.md A.5, B.1)."""
+    notes = [n for s in k.kos.series for n in s.notes]
+    titled = all(len(n.titles) == 1 and all(n.titles[0]) and n.titles[0][0] not in _REJECTIONS for n in notes)
+    return None if titled and all(all(n.texts) for n in notes) else "note d'images clés sans titre, ou rejet, ou vide"
+
+
 @rule("KOS.REQUESTS", v.INVALID_CONTENT)
 def requests(k: KosCase) -> str | None:
     """Accession and order numbers, with issuers, are those of referenceIdList (standards.md A.5, D.5)."""
@@ -138,6 +164,9 @@ KOS_RULES: tuple[Rule[KosCase], ...] = (
     series,
     url,
     content,
+    value_type,
+    key_notes,
+    key_note_titles,
     requests,
     created,
 )

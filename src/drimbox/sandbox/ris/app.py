@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from drimbox.sandbox.ris import letters, wire
 from drimbox.sandbox.ris.exams import exam
+from drimbox.sandbox.ris.orders import OrderLetter, omi
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action *; frame-ancestors 'none'",
@@ -24,6 +25,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# What the buttons send: a report, or an order message with its ORC-1.
+_SENT = {"": "Compte rendu", "changed": "Changement", "deleted": "Retrait"}
+_CONTROLS = {"changed": "XO", "deleted": "CA"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +87,21 @@ def ris_app(
         letter = str(form.get("exam", ""))
         if mllp is None or letter not in LETTERS or len(letter) != 1:
             return page(400, sent="", verdict="", problem="Examen inconnu")
-        message = letters.oru(letters.Letter(exam(letter), f"RIS{secrets.token_hex(8)}"), dt.datetime.now(dt.UTC))
+        kind = str(form.get("message", ""))
+        if kind not in _SENT:
+            return page(400, sent="", verdict="", problem="Message inconnu")
+        message = _message(kind, letter, dt.datetime.now(dt.UTC))
         try:
             [answer] = await wire.send(mllp.host, mllp.port, [message], tls=mllp.tls)
         except (OSError, TimeoutError, ConnectionError):
             return page(502, sent=letter, verdict="", problem="La DRIMbox ne répond pas")
-        return page(sent=letter, verdict=wire.verdict(answer), problem="")
+        return page(sent=letter, what=_SENT[kind], verdict=wire.verdict(answer), problem="")
 
     return Starlette(routes=[Route("/", show), Route("/envoyer", send, methods=["POST"])])
+
+
+def _message(kind: str, letter: str, now: dt.datetime) -> bytes:
+    identifier = f"RIS{secrets.token_hex(8)}"
+    if kind in _CONTROLS:
+        return omi(OrderLetter((exam(letter),), identifier, control=_CONTROLS[kind]), now)
+    return letters.oru(letters.Letter(exam(letter), identifier), now)

@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from drimbox.foundation.clock import PARIS, utc_digits
+from drimbox.foundation.clock import PARIS, has_neighbours, utc_digits
 from drimbox.foundation.errors import Refused
 from drimbox.national.dmp.codes import PROFESSIONALS_OID, STRUCTURES_OID
 
 MAX_VALUE = 256
 
 _ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
+_ESCAPING = str.maketrans(_ESCAPES)
 _UNESCAPES = {escape[1]: char for char, escape in _ESCAPES.items()}
 _NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _DTM = re.compile(r"(\d{4}(?:\d{2}){0,5})(?:\.\d{1,4})?([+-]\d{4})?")
@@ -29,7 +30,7 @@ def clean(text: str) -> str:
 
 def escape(text: str) -> str:
     """Text as it stands in a component: cleaned, its separators escaped (HL7 v2 2.7)."""
-    return "".join(_ESCAPES.get(c, c) for c in clean(text))
+    return clean(text).translate(_ESCAPING)
 
 
 def unescape(text: str) -> str:
@@ -191,9 +192,10 @@ class Dtm:
 def _instant(digits: str) -> dt.datetime | None:
     months_and_days = digits + "0101"[len(digits) - 4 :] if len(digits) < 8 else digits
     try:
-        return dt.datetime.strptime(f"{months_and_days:0<14}", "%Y%m%d%H%M%S").replace(tzinfo=dt.UTC)
+        found = dt.datetime.strptime(f"{months_and_days:0<14}", "%Y%m%d%H%M%S").replace(tzinfo=dt.UTC)
     except ValueError:
         return None
+    return found if has_neighbours(found) else None
 
 
 def _authority(namespace: str, oid: str) -> str:

@@ -1,0 +1,1 @@
+"""Mutators that know a format: they change its parts and put it together again."""

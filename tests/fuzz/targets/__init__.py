@@ -1,0 +1,10 @@
+"""Every target by its name."""
+
+from __future__ import annotations
+
+from fuzz.target import Target
+from fuzz.targets import datasets, dimse, dmp, listeners, reports, web, xdm
+
+TARGETS: dict[str, Target] = {
+    target.name: target for room in (reports, dimse, datasets, web, dmp, xdm, listeners) for target in room.TARGETS
+}
