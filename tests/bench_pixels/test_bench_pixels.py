@@ -44,8 +44,8 @@ def test_every_row_of_the_table_is_measured(tmp_path: Path, monkeypatch: pytest.
         ("C-STORE out", {"storescu"}),
         ("not cached, by C-MOVE", {"storescp", "bare C-MOVE"}),
         ("first byte", {"bare C-MOVE"}),
-        ("cached: reference study (made), 1 MB, clear", {"Orthanc"}),
-        ("cached: reference study (made), 1 MB, mutual TLS", {"Orthanc"}),
+        ("cached: reference study (made), 2 MB, clear", {"Orthanc"}),
+        ("cached: reference study (made), 2 MB, mutual TLS", {"Orthanc"}),
         ("ultrasound", {"Orthanc"}),
         ("transcoding to HTJ2K, 8 CT", set()),
         ("transcoding to JPEG-LS, 8 CT", {"Orthanc"}),
@@ -187,6 +187,7 @@ def test_without_its_peer_a_goal_is_neither_reached_nor_missed() -> None:
         ({US: 0.2}, 0.3, 0.5, "disk"),
         ({US: 0.1, "Orthanc": 0.1}, 1.0, 0.0, "CPU (shared)"),
         ({US: 0.1, "client": 0.9}, 0.5, 0.0, "CPU (client)"),
+        ({US: 0.9, "client": 1.0}, 0.5, 0.0, "CPU"),
     ],
 )
 def test_the_limit_is_read_from_what_everybody_did(

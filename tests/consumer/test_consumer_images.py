@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -18,7 +19,9 @@ from pydicom.encaps import generate_frames
 
 from drimbox.consumer.frames import read_frame, read_video
 from drimbox.consumer.header import bulk_value, read_header
+from drimbox.dicom.syntaxes import HTJ2K, HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, JPEG_LS
 from drimbox.foundation.errors import Refused
+from drimbox.images.transcode import transcode
 
 FILES = sorted(Path(DATA_ROOT, "test_files").glob("*.dcm"))
 # Not Part 10, deflated, or without the identifiers that the network needs.
@@ -154,6 +157,25 @@ def test_a_video_is_one_stream(tmp_path: Path) -> None:
     assert (video.body, video.media_type) == (b"mp4-stream-of-bytes!", "video/mp4")
     with pytest.raises(Refused):
         read_frame(path, header, 1)
+
+
+@pytest.mark.parametrize("syntax", [HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, HTJ2K, JPEG_LS])
+def test_frames_for_the_viewer_leave_as_they_lie(tmp_path: Path, syntax: str) -> None:
+    """A source that is asked for HTJ2K (setting ``syntaxes_view``) spares the browser the slow codecs."""
+    found = get_testdata_file("emri_small.dcm")
+    assert isinstance(found, str)
+    transcode(Path(found), tmp_path / "image.dcm", syntax)
+    header, described = read_header(tmp_path / "image.dcm")
+    assert json.loads(described)["00083002"]["Value"] == [syntax]
+    expected = pydicom.dcmread(found).pixel_array
+    for number in (1, 7, 10):
+        frame = read_frame(tmp_path / "image.dcm", header, number)
+        assert (frame.media_type, frame.transfer_syntax_uid) == (
+            ("image/jls" if syntax == JPEG_LS else "image/jphc"),
+            syntax,
+        )
+        decode = imagecodecs.jpegls_decode if syntax == JPEG_LS else imagecodecs.htj2k_decode
+        assert np.array_equal(decode(frame.body), expected[number - 1])
 
 
 def test_accents_and_names_are_utf8() -> None:

@@ -279,6 +279,9 @@ def test_what_is_no_dicom_file() -> None:
         with pytest.raises(Refused) as refused:
             read_meta(data)
         assert refused.value.code == "dicom-part10"
+    for syntax in (b"1.2\r\nSet-Cookie: x", b"1.2;q", b"1." * 40):
+        with pytest.raises(Refused):
+            read_meta(file_of(write(0x00020010, "UI", syntax, EXPLICIT)))
     with pytest.raises(Refused):
         read_meta(file_of(SYNTAX + SYNTAX))
     with pytest.raises(Refused):

@@ -18,6 +18,7 @@ from drimbox.images.accept import (
     Work,
     choose,
     dicom_wanted,
+    frames_wanted,
     parse_accept,
     quality_of,
     takes_json,
@@ -103,6 +104,30 @@ def test_what_is_no_media_range_is_a_bad_request(text: str) -> None:
         dicom_wanted(parse_accept([text]))
 
 
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ([], [(ANY, ANY, False)]),
+        (["*/*"], [(ANY, ANY, False)]),
+        (['multipart/related; type="*/*"'], [(ANY, ANY, False)]),
+        (["multipart/*"], [(ANY, ANY, False)]),
+        ([f"multipart/related; transfer-syntax={JPEG_LS}"], [(ANY, JPEG_LS, False)]),
+        (["multipart/related; type=application/octet-stream"], [("application/octet-stream", EXPLICIT_LE, False)]),
+        (["application/octet-stream; transfer-syntax=*"], [("application/octet-stream", ANY, True)]),
+        (["multipart/related; type=image/jls"], [("image/jls", JPEG_LS, False)]),
+        (["image/jpeg"], [("image/jpeg", JPEG_LOSSLESS_SV1, True)]),
+        ([f"image/jpeg; transfer-syntax={JPEG_BASELINE}"], [("image/jpeg", JPEG_BASELINE, True)]),
+        ([f"image/jpeg; transfer-syntax={JPEG_LS}"], []),
+        (["application/dicom"], [("application/dicom", EXPLICIT_LE, True)]),
+        (['multipart/related; type="application/dicom"; transfer-syntax=*'], [("application/dicom", ANY, False)]),
+        ([f"transfer-syntax={JPEG_LS}"], [("application/dicom", JPEG_LS, False)]),
+        (["image/png, text/html"], []),
+    ],
+)
+def test_forms_of_frames(accept: list[str], expected: list[tuple[str, str, bool]]) -> None:
+    assert [(w.media, w.syntax, w.single) for w in frames_wanted(parse_accept(accept))] == expected
+
+
 def test_json_is_told_by_the_closest_range() -> None:
     assert takes_json(parse_accept([]))
     assert takes_json(parse_accept(["application/json"]))
@@ -123,6 +148,7 @@ def test_no_header_does_more_than_be_refused(lines: list[str]) -> None:
     try:
         ranges = parse_accept(lines)
         dicom_wanted(ranges)
+        frames_wanted(ranges)
         takes_json(ranges)
     except Refused:
         pass
@@ -135,7 +161,8 @@ media_pieces = st.lists(st.sampled_from([*PIECES.split("|"), "*", JPEG_LS]), max
 @given(media_pieces)
 def test_no_mixture_of_right_pieces_does_more_than_be_refused(line: str) -> None:
     try:
-        for wanted in dicom_wanted(parse_accept([line])):
+        ranges = parse_accept([line])
+        for wanted in (*dicom_wanted(ranges), *frames_wanted(ranges)):
             assert 0 <= wanted.quality <= 1
     except Refused:
         pass

@@ -210,6 +210,8 @@ def decoded(body: bytes, syntax: str, like: Any) -> Any:
         ("1;2", STORED, 400, "frames"),
         ("-1", STORED, 400, "frames"),
         (",".join(["1"] * 3000), STORED, 400, "frames"),
+        ("1", "image/jls; transfer-syntax=../etc", 400, "accept-syntax"),
+        ("1", "image/jls; q=2", 400, "accept-quality"),
         ("1", "image/png", 406, "not-acceptable"),
         ("1", 'multipart/related; type="image/dicom-rle"', 406, "not-acceptable"),
         ("1", f"{STORED};q=0", 406, "not-acceptable"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ META_ENCODING = Encoding(explicit=True, little=True)
 
 _PREAMBLE = 132
 _MAX_META_ELEMENTS = 64
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def read_meta(buffer: Buffer) -> Meta:
             syntax = text(buffer, element)
         found.append(element)
         position = element.end
-    if not syntax:
+    # It goes out in headers: nothing but a UID may stand there.
+    if not _UID.fullmatch(syntax):
         raise Refused("Image DICOM sans syntaxe de transfert", code="dicom-part10")
     return Meta(syntax, tuple(found), position)
 

@@ -12,10 +12,11 @@ from drimbox.dicom.files import mapped
 from drimbox.foundation.errors import IdentityMismatch, Refused
 from drimbox.identity.ins import Ins
 from drimbox.images.accept import Wanted
+from drimbox.images.contents import Content
 from drimbox.images.gate import Denied, Target
 from drimbox.images.header import Header, read_header
 from drimbox.images.multipart import Writer
-from drimbox.images.renditions import Content, Identity, Renderer, Rendition
+from drimbox.images.renditions import Identity, Renderer, Rendition
 from drimbox.images.threads import in_thread
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
 
 from drimbox.dicom.elements import Buffer
 from drimbox.dicom.files import Meta, mapped, read_meta
-from drimbox.dicom.frames import Spans, all_spans, frame, native_span
+from drimbox.dicom.frames import all_spans, frame, native_span
 from drimbox.dicom.pixels import Pixels, read_description, read_layout
 from drimbox.dicom.syntaxes import (
     DEFLATED_LE,
@@ -25,9 +23,10 @@ from drimbox.dicom.syntaxes import (
     encoding_of,
     frame_media,
 )
-from drimbox.foundation.errors import Refused, Unavailable
+from drimbox.foundation.errors import Refused
 from drimbox.identity.ins import Ins
 from drimbox.images.accept import ANY, DICOM, Choice, Offer, Policy, Wanted, choose
+from drimbox.images.contents import Content, InFile, InMemory
 from drimbox.images.header import Header, data_set_of, read_header, refuse_other_ins
 from drimbox.images.leaving import as_it_leaves
 from drimbox.images.offers import header_offers, offers
@@ -36,7 +35,7 @@ from drimbox.images.workers import Transcoder
 
 _CHUNK = 2**20
 #: What is made in memory; what may come out longer goes through the scratch folder.
-_MAX_IN_MEMORY = 32 * 2**20
+_MAX_IN_MEMORY = 8 * 2**20
 
 
 class NotAcceptable(Refused):
@@ -54,59 +53,6 @@ class Identity:
     study_uid: str
     series_uid: str
     sop_instance_uid: str
-
-
-class Content(Protocol):
-    """Bytes to be sent."""
-
-    @property
-    def size(self) -> int: ...
-
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """About a mebibyte at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class InMemory:
-    """Bytes that are there."""
-
-    content: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.content)
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(self.content), _CHUNK):
-            yield self.content if len(self.content) <= _CHUNK else self.content[start : start + _CHUNK]
-
-
-@dataclass(frozen=True, slots=True)
-class InFile:
-    """``head``, then pieces of ``path``, each from its first byte to its end."""
-
-    path: Path
-    pieces: Spans
-    head: bytes = b""
-
-    @property
-    def size(self) -> int:
-        return len(self.head) + sum(end - start for start, end in self.pieces)
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        pending = self.head
-        # Unbuffered: the chunks are large.
-        with self.path.open("rb", buffering=0) as file:
-            for start, end in self.pieces:
-                for at in range(start, end, _CHUNK):
-                    wanted = min(_CHUNK, end - at)
-                    read = await in_thread(os.pread, file.fileno(), wanted, at)
-                    if len(read) != wanted:
-                        raise Unavailable("Une image a disparu pendant son envoi", code="image-cut")
-                    yield pending + read if pending else read
-                    pending = b""
-        if pending:
-            yield pending
 
 
 @dataclass(frozen=True, slots=True)

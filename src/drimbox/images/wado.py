@@ -218,6 +218,7 @@ def _ranges(request: Request) -> tuple[Range, ...]:
     try:
         ranges = parse_accept(lines)
         dicom_wanted(ranges)
+        frames_wanted(ranges)
     except Refused as refused:
         raise Denied(400, refused.code, refused.reason) from refused
     return ranges

@@ -120,9 +120,16 @@ class Box:
 
     def forget(self, batch: Batch) -> None:
         """Empty its cache of a study."""
+        self._order(f"forget {batch.study_uid}")
+
+    def settle(self) -> None:
+        """Wait until all that it retrieved is in its cache."""
+        self._order("settle")
+
+    def _order(self, order: str) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"forget {batch.study_uid}\n".encode())
+        self._process.stdin.write(f"{order}\n".encode())
         self._process.stdin.flush()
         self._process.stdout.readline()
 

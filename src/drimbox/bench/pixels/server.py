@@ -2,7 +2,8 @@
 
 ``python -m drimbox.bench.pixels.server FILE``: a JSON file says where everything is (``Place``). The same application
 listens twice, with mutual TLS and in the clear. Once both accept, one JSON line tells the ports and the KOS of each
-study. ``forget UID`` on the standard input empties the cache of a study, ``OK`` answers; its end ends the process.
+study. On the standard input, ``settle`` waits until all that was retrieved is in the cache, and ``forget UID`` empties
+it of a study besides; ``OK`` answers. Its end ends the process.
 """
 
 from __future__ import annotations
@@ -223,10 +224,10 @@ async def _obey(cache: Cache) -> None:
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     while order := (await orders.readline()).decode().split():
+        # What was just served may still be on its way into the cache.
+        while cache.flights.count:  # noqa: ASYNC110 - a flight has no event for its end
+            await asyncio.sleep(0.01)
         if order[0] == "forget":
-            # What was just served may still be on its way into the cache.
-            while cache.flights.count:  # noqa: ASYNC110 - a flight has no event for its end
-                await asyncio.sleep(0.01)
             cache.forget(order[1])
             await cache.store.settle()
         _say("OK")

@@ -14,7 +14,7 @@ from drimbox.bench.pixels.box import Box, Neighbours
 from drimbox.bench.pixels.client import Address, Fetched, as_stored, fetch
 from drimbox.bench.pixels.comparison import BEFORE, Comparison, Goal
 from drimbox.bench.pixels.images import Batch
-from drimbox.bench.pixels.load import US, Load, mean, ourselves, watched
+from drimbox.bench.pixels.load import CLIENT, US, Load, mean, ourselves, watched
 from drimbox.bench.usage import resident
 from drimbox.foundation.errors import Unavailable
 from drimbox.pacs.dimse import uids
@@ -41,6 +41,7 @@ def path_of(batch: Batch, rest: str = "") -> str:
 def cached(box: Box, near: Neighbours, batch: Batch, rounds: int) -> list[Comparison]:
     """A series that the box has on its disk, in clear and over mutual TLS, beside Orthanc's, which is in clear."""
     rows = []
+    _have(box, batch)
     for tls in (False, True):
         row = Comparison(f"WADO-RS, cached: {batch.name}, {batch.megabytes:.0f} MB, {_TLS[tls]}", "MB/s", True)
         row.floor, row.aim = Goal(times=1.5, beside=_ORTHANC), Goal(times=2.5, beside=_ORTHANC)
@@ -54,6 +55,12 @@ def cached(box: Box, near: Neighbours, batch: Batch, rounds: int) -> list[Compar
     return rows
 
 
+def _have(box: Box, batch: Batch) -> None:
+    """Have a series in the box's cache."""
+    fetch(box.address(batch, tls=False), path_of(batch), as_stored())
+    box.settle()
+
+
 def _rate(address: Address, batch: Batch) -> float:
     return fetch(address, path_of(batch), as_stored()).rate
 
@@ -64,7 +71,7 @@ def _in_turns(
     """Ours and theirs one after the other, each round: what else the machine has to do meets both."""
     shares: list[Load] = []
     for _ in range(rounds):
-        with watched({US: box.pids, "client": ourselves}) as load:
+        with watched({US: box.pids, CLIENT: ourselves}) as load:
             row.ours.append(ours())
         shares.append(load)
         if theirs is not None:
@@ -88,9 +95,11 @@ def uncached(box: Box, near: Neighbours, batch: Batch, folder: Path, rounds: int
             whole.peers.setdefault("bare C-MOVE", []).append(seconds)
             first.peers.setdefault("bare C-MOVE", []).append(began)
     address = box.address(batch, tls=True)
+    # What a box does at its very first request, once in its life, is not what is measured.
+    fetch(address, path_of(batch), as_stored())
     for _ in range(rounds):
         box.forget(batch)
-        with watched({US: box.pids, _ORTHANC: lambda: near.pids, "client": ourselves}) as load:
+        with watched({US: box.pids, _ORTHANC: lambda: near.pids, CLIENT: ourselves}) as load:
             fetched = fetch(address, path_of(batch), as_stored())
         whole.ours.append(fetched.seconds)
         first.ours.append(fetched.first)
@@ -124,13 +133,13 @@ def transcoded(box: Box, near: Neighbours, batch: Batch, rounds: int, *, goals: 
     ``goals``: it is the series that the goals are about.
     """
     rows = []
+    _have(box, batch)
     for name, syntax, floor, aim in _SYNTAXES:
         row = Comparison(f"transcoding to {name}, {len(batch.files):,} {batch.name}", "img/s", True)
         if goals:
             row.floor, row.aim = Goal(value=floor), Goal(value=aim) if aim else None
         address = box.address(batch, tls=False)
-        # Cached, and the workers started.
-        fetch(address, path_of(batch), as_stored())
+        # The workers are started.
         fetch(address, path_of(batch), as_stored(syntax))
         # Debian's Orthanc refuses HTJ2K.
         theirs = partial(_images_a_second, near.dicomweb, batch, syntax) if syntax != images.HTJ2K else None
@@ -148,7 +157,7 @@ def metadata(box: Box, near: Neighbours, batch: Batch, rounds: int) -> Compariso
     row = Comparison(f"/metadata: {batch.name}, {len(batch.files):,} images", "s", False)
     row.floor, row.aim = Goal(times=5, beside=_ORTHANC), Goal(times=20, beside=_ORTHANC)
     address = box.address(batch, tls=False)
-    fetch(address, path_of(batch), as_stored())
+    _have(box, batch)
     fetch(address, path_of(batch, "/metadata"), _JSON)
 
     def seconds(server: Address) -> float:
@@ -173,7 +182,7 @@ def crowd(box: Box, batches: Sequence[Batch], seconds: float) -> Comparison:
         return fetch(address, path_of(batch), as_stored(), pace=batch.bytes / seconds)
 
     most = before
-    with ThreadPoolExecutor(len(batches)) as threads, watched({US: box.pids, "client": ourselves}) as load:
+    with ThreadPoolExecutor(len(batches)) as threads, watched({US: box.pids, CLIENT: ourselves}) as load:
         pulls = [threads.submit(pull, batch) for batch in batches]
         while not all(one.done() for one in pulls):
             most = max(most, _memory(box))
