@@ -20,18 +20,24 @@ from drimbox.store import database, embedded
 ROOT = Path(__file__).parent.parent
 
 
-def pytest_configure() -> None:
+# The temporary folder that this run made for itself: a run started by one of its tests borrows it.
+OWN_FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     # The programs that tests start find the sources as the tests do, however pytest itself was started.
     os.environ["PYTHONPATH"] = str(ROOT / "src")
     # Every start of pytest shuts the temporary folder that runs share, to the account that runs PostgreSQL too.
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.mkdtemp(prefix="drimbox-tests-"))
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[OWN_FOLDER] = tempfile.mkdtemp(prefix="drimbox-tests-")
     # Nor must it matter which signals the one who started pytest had blocked: PACSs and browsers would inherit that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        shutil.rmtree(os.environ["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    made = session.config.stash.get(OWN_FOLDER, None)
+    if made is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from cache_world import Exam, World, right, world
 from drimbox.cache.limits import Limits
 from drimbox.foundation.clock import FixedClock
 from drimbox.foundation.errors import Rejected, Unavailable
+from drimbox.pacs.study import Study
 
 NOW = dt.datetime(2026, 5, 4, 12, tzinfo=dt.UTC)
 
@@ -99,6 +101,44 @@ async def test_nothing_is_kept_that_the_pacs_does_not_confirm(tmp_path: Path) ->
     async with world(tmp_path) as here:
         exam = here.pacs.add(Exam())
         here.pacs.find_failure = Unavailable("Le PACS ne répond pas", code="pacs-unreachable")
+        assert await here.fetch(exam) == right(exam)
+        await here.quiet()
+        assert here.files() == []
+
+
+@pytest.mark.requirement("D25", "D14")
+async def test_what_is_on_its_way_while_its_study_is_forgotten_does_not_stay(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        exam = here.pacs.add(Exam())
+        here.pacs.gate = asyncio.Event()
+        early = asyncio.create_task(here.fetch(exam))
+        while not here.pacs.given:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+        here.cache.forget(exam.study_uid)
+        # Who asks from now on does not get what was asked for before.
+        late = asyncio.create_task(here.fetch(exam))
+        while len(here.pacs.retrieves) < 2:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
+        here.cache.forget(exam.study_uid)
+        here.pacs.gate.set()
+        assert await early == await late == right(exam)
+        await here.quiet()
+        assert here.files() == []
+        assert await here.fetch(exam) == right(exam)
+        assert len(here.pacs.retrieves) == 3
+
+
+@pytest.mark.requirement("D25", "D14")
+async def test_what_is_forgotten_while_it_is_being_kept_does_not_stay(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        exam = here.pacs.add(Exam())
+        asked = here.pacs.find
+
+        async def forgotten_meanwhile(study_uid: str) -> Study | None:
+            here.cache.forget(exam.study_uid)
+            return await asked(study_uid)
+
+        here.pacs.find = forgotten_meanwhile  # type: ignore[method-assign]
         assert await here.fetch(exam) == right(exam)
         await here.quiet()
         assert here.files() == []

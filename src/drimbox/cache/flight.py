@@ -82,6 +82,7 @@ class Flight:
         self._spooled = False
         self._complete = False
         self._closed = False
+        self._spoiled = False
         self._error: DrimboxError | None = None
         self._readers: set[Seat] = set()
         self._bell = Bell()
@@ -90,7 +91,7 @@ class Flight:
     @property
     def open(self) -> bool:
         """May one still board?"""
-        return self._error is None and not self._closed
+        return self._error is None and not self._closed and not self._spoiled
 
     @property
     def kept(self) -> bool:
@@ -120,6 +121,12 @@ class Flight:
     async def ended(self) -> None:
         """Until nothing more comes of it, whether it went well or not."""
         await asyncio.wait([self._task])
+
+    def spoil(self) -> None:
+        """Those who read go on, but nothing of it stays: its study is to be forgotten."""
+        self._spoiled = True
+        if self._volume is not None:
+            self._store.drop(self._volume)
 
     def cancel(self) -> None:
         """End it now; its readers are told, unless everything had landed."""
@@ -163,10 +170,13 @@ class Flight:
     async def _fly(self) -> None:
         try:
             await self._retrieve()
-            if self._draft is not None and not self._spooled:
+            if self._draft is not None and not self._spooled and not self._spoiled:
                 self._volume = await self._keeper.keep(self._draft, self.errand)
+            if self._spoiled:
+                # Forgotten while it was being kept.
+                self.spoil()
             self._bell.ring()
-            if self._volume is not None:
+            if self._volume is not None and not self._volume.dead:
                 await self._keeper.finish(self._volume)
         except DrimboxError as error:
             self._fail(error)
@@ -299,6 +309,15 @@ class Flights:
     def tasks(self) -> int:
         """Work that is not over yet, clearing up included."""
         return len(self._tasks)
+
+    def spoil(self, study_uid: str) -> frozenset[str]:
+        """Nothing stays of what is being retrieved of a study; returns from which PACSs."""
+        flights = [
+            f for under_way in self._flights.values() for f in under_way if f.errand.space.study_uid == study_uid
+        ]
+        for flight in flights:
+            flight.spoil()
+        return frozenset(flight.errand.space.pacs for flight in flights)
 
     async def idle(self, pacs: str) -> None:
         """Until nothing is being retrieved from this PACS."""

@@ -46,10 +46,13 @@ class Cache:
         return CachedSource(self, Space(kos.structure, kos.pacs, kos.study_uid, kos.kos_uid), kos.ins, pacs, finder)
 
     def forget(self, study_uid: str) -> None:
-        """Nothing of a study is served from the cache any more (rejected, depublished, changed)."""
-        for volume in self.store.volumes:
-            if volume.card.space.study_uid == study_uid:
-                self.confirmations.forget(volume.card.space.pacs, study_uid)
+        """Nothing of a study is served from the cache any more (rejected, depublished, changed).
+
+        What is just being retrieved reaches those who asked for it, and does not stay.
+        """
+        kept = {v.card.space.pacs for v in self.store.volumes if v.card.space.study_uid == study_uid}
+        for pacs in kept | self.flights.spoil(study_uid):
+            self.confirmations.forget(pacs, study_uid)
         self.store.forget(study_uid=study_uid)
 
 

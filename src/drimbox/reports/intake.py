@@ -34,7 +34,7 @@ _KEPT_REFUSED = 4 * 2**20
 _READ_ASIDE = 2**20
 
 # Everything that a reception leaves, in one statement: the jobs name the report that it has just made, in the order of
-# the studies; an order that declared a study deleted is outdated, the PACS decides again.
+# the studies. An order that declared a study deleted stands until a later report is carried through on it.
 _ACCEPT: LiteralString = f"""
 WITH new_message AS (
     INSERT INTO message (sender, control_id, digest, raw, answer, accepted, peer)
@@ -44,8 +44,6 @@ WITH new_message AS (
     INSERT INTO report (message_id, structure, document_id, operation, replaces, studies)
     SELECT id, %(structure)s, %(document_id)s, %(operation)s, %(replaces)s, %(studies)s::text[] FROM new_message
     RETURNING id
-), back AS (
-    DELETE FROM withdrawn_study WHERE study_uid = ANY (%(studies)s::text[]) AND %(operation)s <> 'delete'
 ), told AS ({INSERT})
 SELECT procrastinate_defer_jobs_v1(array_agg(
     ROW('default', 'publish_study', 0, 'study:' || study_uid, NULL,
