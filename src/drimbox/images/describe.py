@@ -12,10 +12,10 @@ import re
 import struct
 from collections.abc import Sequence
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import PersonName
 
+from drimbox.dicom.charsets import DEFAULT, codecs_of, decoded
 from drimbox.dicom.elements import Budget, Buffer, Element, element_at, elements, inner_encoding, items
 from drimbox.dicom.files import read_meta
 from drimbox.dicom.syntaxes import DEFLATED_LE, EXPLICIT_LE, NEVER_SENT, Encoding, encoding_of
@@ -119,7 +119,7 @@ class _Reader:
         self.buffer = buffer
         self.budget = Budget(max_elements)
         self._encoding = encoding
-        self._charsets: Sequence[str] = ("iso8859",)
+        self._charsets: Sequence[str] = DEFAULT
         self._signed = False
 
     @property
@@ -152,7 +152,7 @@ class _Reader:
             return b'"%08X":{"vr":"%s"%s}' % (tag, vr.encode(), value)
         values = self._values(vr, raw, encoding)
         if tag == _CHARACTER_SET:
-            self._charsets = convert_encodings(_split(raw.decode("latin-1"))) if raw else ("iso8859",)
+            self._charsets = codecs_of(raw) if raw else DEFAULT
         elif tag == _REPRESENTATION:
             self._signed = values == [1]
         if not values:
@@ -194,7 +194,7 @@ class _Reader:
         if vr == "PN":
             return self._names(raw)
         if vr in _IN_CHARACTER_SET:
-            text = decode_bytes(raw, self._charsets, _TEXT_DELIMITERS | ({0x5C} if vr not in _SINGLE else set()))
+            text = decoded(raw, self._charsets, _TEXT_DELIMITERS | ({0x5C} if vr not in _SINGLE else set()))
         else:
             text = raw.decode("latin-1")
         if vr in _SINGLE:
