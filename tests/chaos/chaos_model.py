@@ -93,11 +93,12 @@ class Kos:
 class Shelf:
     """What is true of one study for one structure.
 
-    ``ever`` are the reports that were once behind its manifests, ``said`` what the standing ones say, ``last`` the
-    manifest that stood last. ``perhaps`` stands or not, by the moment: after a deletion that a message has cancelled
-    which publishes nothing itself.
+    ``received`` are the reports that came on it, ``ever`` those that were once behind its manifests, ``said`` what the
+    standing ones say, ``last`` the manifest that stood last. ``perhaps`` stands or not, by the moment: after a deletion
+    that a report to another structure has ended.
     """
 
+    received: set[str] = field(default_factory=set)
     standing: list[str] = field(default_factory=list)
     kos: Kos | None = None
     ever: set[str] = field(default_factory=set)
@@ -144,7 +145,8 @@ class Model:
                 self._order(message, study)
             return
         if message.operation != DELETE:
-            self._spoken_of(message)
+            for study in message.studies:
+                self._shelf(message, study).received.add(message.document)
         if message.operation == REPLACE:
             # Whatever becomes of the message: its sender holds the older document for replaced.
             self._came_for.setdefault((message.structure, message.document), set()).add(message.replaces)
@@ -211,6 +213,7 @@ class Model:
         self.published += new != shelf.kos
         shelf.kos = shelf.last = shelf.said[message.document] = new
         shelf.perhaps = None
+        self._is_back(message, study)
         return True
 
     # --- orders and notes ---------------------------------------------------------------------------------------------
@@ -240,25 +243,29 @@ class Model:
         self.published += new != shelf.kos
         shelf.kos = shelf.last = new
 
-    def _spoken_of(self, message: Meant) -> None:
-        """A report that comes after a deletion ends it; one that publishes nothing brings nothing back by itself."""
-        for study in self._withdrawn.intersection(message.studies):
-            self._withdrawn.discard(study)
-            for (_, known), shelf in self.shelves.items():
-                if known == study:
-                    shelf.perhaps = shelf.last
+    def _is_back(self, message: Meant, study: str) -> None:
+        """A report carried through ends a deletion before it; for other structures it brings nothing back by itself."""
+        if study not in self._withdrawn:
+            return
+        self._withdrawn.discard(study)
+        for (structure, known), shelf in self.shelves.items():
+            if known == study and structure != message.structure:
+                shelf.perhaps = shelf.last
 
     def _withdraw(self, message: Meant, study: str, gone: set[str]) -> None:
         """A report no longer stands on a study; its manifest goes with the last one (decisions 2, 26)."""
         shelf = self._shelf(message, study)
         if shelf.kos is not None:
-            if shelf.kos.patient != Person.cx(self._studies[study].person, message.ins):
-                self._stopped(message, (study,), "depublish-patient")
+            stood, known = not gone.isdisjoint(shelf.standing), not gone.isdisjoint(shelf.received)
+            if known and gone.isdisjoint(shelf.ever):
+                # It was stopped: nothing of it is there to take away.
                 return
-            if gone.isdisjoint(shelf.standing):
-                self._stopped(message, (study,), "depublish-document", must=gone.isdisjoint(shelf.ever))
-                if gone.isdisjoint(shelf.ever):
-                    return
+            if shelf.kos.patient != Person.cx(self._studies[study].person, message.ins):
+                self._stopped(message, (study,), "depublish-patient", must=stood or not known)
+                return
+            if not stood and not known:
+                self._stopped(message, (study,), "depublish-document")
+                return
         newest = shelf.standing[-1:]
         shelf.standing = [d for d in shelf.standing if d not in gone]
         if not shelf.standing:

@@ -132,6 +132,15 @@ def test_a_deletion_of_an_unknown_report_or_of_another_patient_is_for_the_operat
         assert isinstance(by_message(report, current), Stop)
 
 
+@pytest.mark.requirement("DMP/CONF.03")
+def test_a_deletion_of_a_report_that_was_never_carried_through_changes_nothing() -> None:
+    stopped = replace(DELETION, document_id="1.9")
+    history = History(7, (DOCUMENT,), received=True)
+    for current in (published(), published(ins=OTHER_INS)):
+        assert by_message(stopped, current, history) == Nothing(Why.NEVER_CARRIED)
+        assert isinstance(by_message(stopped, current, replace(history, received=False)), Stop)
+
+
 @pytest.mark.requirement("DB.SO.97")
 def test_a_replacement_that_no_longer_names_the_study_takes_its_predecessor_away() -> None:
     current = published()

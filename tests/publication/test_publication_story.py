@@ -150,6 +150,22 @@ async def test_two_reports_on_one_study(world: World) -> None:
     assert world.dmp.standing(STUDY) == []
 
 
+@pytest.mark.requirement("D26", "DMP/CONF.03")
+async def test_a_report_that_was_stopped_is_deleted_without_touching_another_report_s_kos(world: World) -> None:
+    await world.run(letter_of())
+    [(placer, _)] = letter_of().exam.orders
+    wrong = replace(letter_of().exam, orders=((placer, "ACN999"),))
+    second = letter_of(control_id="M2", document_id="1.2.250.1.213.4.5.4.9001", exam=wrong)
+    assert await world.run(second) is Outcome.STOPPED
+    assert await world.run(replace(second, control_id="M3", operation="delete")) is Outcome.NOTHING
+    assert len(world.dmp.standing(STUDY)) == 1
+    assert not await world.queue()
+    # A report that never came is another matter.
+    unknown = letter_of(control_id="M4", document_id="1.2.250.1.213.4.5.4.9002", operation="delete")
+    assert await world.run(unknown) is Outcome.STOPPED
+    assert [i.code for i in await world.queue()] == ["depublish-document"]
+
+
 @pytest.mark.requirement("DB.SO.12", "D3", "exam:F")
 async def test_two_studies_in_one_report(world: World) -> None:
     world.pacs.hold(study_of(106, images=2))

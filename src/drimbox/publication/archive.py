@@ -95,9 +95,22 @@ class Archive:
                 )
             ).fetchone()
             before = await self.before(connection, structure, taken_away) if taken_away else frozenset()
+            gone = {taken_away, *before} if taken_away else set()
+            received = bool(gone) and await self._received(connection, structure, study_uid, gone)
         if row is None:
-            return History(before=before)
-        return History(row["last_report_id"] or 0, tuple(row["documents"]), row["reports"], before)
+            return History(before=before, received=received)
+        return History(row["last_report_id"] or 0, tuple(row["documents"]), row["reports"], before, received)
+
+    async def _received(
+        self, connection: Connection, structure: str, study_uid: str, documents: Collection[str]
+    ) -> bool:
+        """Did a message of the structure bring one of these documents on this study?"""
+        found = await connection.execute(
+            "SELECT 1 FROM report WHERE document_id = ANY (%(documents)s::text[]) AND structure = %(structure)s "
+            "AND operation <> 'delete' AND studies @> ARRAY[%(study)s::text] LIMIT 1",
+            {"documents": list(documents), "structure": structure, "study": study_uid},
+        )
+        return await found.fetchone() is not None
 
     async def before(self, connection: Connection, structure: str, document: str) -> frozenset[str]:
         """The documents in whose place a document came, step by step, by the messages of one structure."""

@@ -27,6 +27,7 @@ class Why(Enum):
     LATE = "un compte rendu plus récent dit ce que le KOS contient"
     OTHER_REPORT = "un autre compte rendu porte encore sur l'examen"
     UNCHANGED = "rien n'a changé depuis la dernière publication"
+    NEVER_CARRIED = "le compte rendu supprimé n'a jamais été publié pour cet examen"
     WITHDRAWN = "l'examen a depuis été déclaré supprimé (OMI^O23)"
     NOT_IN_PACS = "le PACS n'a pas d'image de l'examen"
 
@@ -102,9 +103,13 @@ def decide_by_message(
     if report.operation is Operation.REPLACE and gone_by(report, history).isdisjoint(history.documents):
         # The report never stood here, or does no longer.
         return Nothing(Why.OTHER_REPORT)
+    unknown = gone_by(report, history).isdisjoint((*current.document_ids, *history.documents))
+    if unknown and history.received:
+        # It was stopped, or withdrawn before: what stands is another report's.
+        return Nothing(Why.NEVER_CARRIED)
     if current.ins != report.patient.ins:
         return _stop("depublish-patient", "La dépublication demandée porte sur l'examen d'un autre patient")
-    if gone_by(report, history).isdisjoint((*current.document_ids, *history.documents)):
+    if unknown:
         return _stop("depublish-document", "Le compte rendu à dépublier n'est pas un de ceux connus pour cet examen")
     if documents_after(report, report_id, study_uid, history):
         return Nothing(Why.OTHER_REPORT)

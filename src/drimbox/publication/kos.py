@@ -69,12 +69,14 @@ class History:
     reports that stand; ``spoken`` the newest report that said something of a document, for each that a message spoke of
     (an import brings documents without messages). ``before`` are the documents in whose place, step by step, the one
     came that the message in hand takes away: a step may be a report that was stopped, and then its predecessor stands.
+    ``received``: a message brought one of those on this study, whatever became of it.
     """
 
     last_report_id: int = 0
     documents: tuple[str, ...] = ()
     spoken: Mapping[str, int] = field(default_factory=dict)
     before: frozenset[str] = frozenset()
+    received: bool = False
 
     @property
     def standing_report_id(self) -> int:
