@@ -22,7 +22,7 @@ from consumer_world import (
     structure,
 )
 
-from drimbox.box.settings import ConsumerSection
+from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.consumer.app import consumer_app
 from drimbox.consumer.ports import Structures
 from drimbox.consumer.sessions import Limits

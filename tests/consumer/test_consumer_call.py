@@ -11,7 +11,7 @@ from consumer_world import DOMINIQUE, TEST_OID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from drimbox.box.settings import ConsumerSection
+from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.consumer.call import MAX_CALL_BYTES, CallRefused, Consent, ContextualCall, parse_call
 from drimbox.identity.ins import Ins
 from drimbox.identity.traits import Sex

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from drimbox.box import pacs_links
-from drimbox.box.settings import DicomListener, PacsSection
+from drimbox.box.settings.pacs import PacsSection
+from drimbox.box.settings.source import DicomListener
 from drimbox.pacs.nodes import Node
 
 LEAST: dict[str, Any] = {"id": "a", "host": "pacs.example", "port": 104, "ae_title": "PACS"}

@@ -14,7 +14,7 @@ from walk_world import BASE, OLD, Site, led, site_on
 
 from drimbox.box.config import ConfigMistakes, load
 from drimbox.box.reconciliation import walk_drivers
-from drimbox.box.settings import SourceSection
+from drimbox.box.settings.source import SourceSection
 from drimbox.cli import main
 from drimbox.publication.incidents import Incidents
 from drimbox.reconciliation.walk import Finding, Kind, Mode

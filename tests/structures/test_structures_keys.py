@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from drimbox.box.config import ConfigMistakes, Mistake, load
-from drimbox.box.settings import KeyPair, StructureSection
+from drimbox.box.settings.box import StructureSection
+from drimbox.box.settings.common import KeyPair
 from drimbox.box.structures import Served, serve
 from drimbox.cli import main
 from drimbox.foundation.clock import FixedClock, SystemClock

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from drimbox.box.settings import KeyPair, StructureSection
+from drimbox.box.settings.box import StructureSection
+from drimbox.box.settings.common import KeyPair
 from drimbox.box.structures import Served, serve
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Rejected

@@ -16,7 +16,8 @@ import click
 
 from drimbox import __version__
 from drimbox.box.operator import on_database, shell_user
-from drimbox.box.settings import Settings, StructureSection
+from drimbox.box.settings import Settings
+from drimbox.box.settings.box import StructureSection
 from drimbox.box.structures import pacs_of, submitting
 from drimbox.foundation.clock import PARIS, SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured

@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from drimbox.box.services import Services
-from drimbox.box.settings import CacheSection
+from drimbox.box.settings.source import CacheSection
 from drimbox.cache import store
 from drimbox.cache.limits import Limits
 from drimbox.cache.sealing import own_key, secret_key

@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from drimbox.box.settings import KeyPair, Settings
+from drimbox.box.settings import Settings
+from drimbox.box.settings.common import KeyPair
 from drimbox.foundation.errors import Misconfigured
 from drimbox.trust.keystore import load_credential
 from drimbox.trust.profiles import Profile, require_profile, require_unit

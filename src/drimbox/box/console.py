@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from drimbox import __version__
 from drimbox.box.pacs_links import linked_for_echo
 from drimbox.box.services import Services, credential
-from drimbox.box.settings import ConsoleSection, Settings
+from drimbox.box.settings import Settings
+from drimbox.box.settings.console import ConsoleSection
 from drimbox.box.structures import Served
 from drimbox.console.account import LockRules
 from drimbox.console.app import console_app

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drimbox import __version__
 from drimbox.box.services import Services, credential
-from drimbox.box.settings import ConsumerSection
+from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.box.structures import Keys, Served
 from drimbox.consumer.app import consumer_app
 from drimbox.consumer.ports import ConsumerStructure, Structures

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from drimbox.box.settings import WadoSection
+from drimbox.box.settings.source import WadoSection
 from drimbox.reconciliation.walks import Walks
 from drimbox.store.database import Pool
 

@@ -15,7 +15,7 @@ A box is one TOML file; `drimbox config check FILE` names the line and the remed
 from the environment instead: `DRIMBOX__SECTION__KEY`, and `DRIMBOX__PACS__0__HOST` for an entry of a list. Secrets are
 named by file, never written in the configuration. Relative paths are taken from the folder of the file.
 
-This page is written from `src/drimbox/box/settings.py` by `./drimbox docs settings`.
+This page is written from `src/drimbox/box/settings/` by `./drimbox docs settings`.
 """
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from drimbox.box.services import credential
-from drimbox.box.settings import KeyPair, PacsNode, PacsSection, PacsWeb, Settings, SourceSection
+from drimbox.box.settings import Settings
+from drimbox.box.settings.common import KeyPair
+from drimbox.box.settings.pacs import PacsNode, PacsSection, PacsWeb
+from drimbox.box.settings.source import SourceSection
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.http_client import HttpClient
 from drimbox.pacs.access import AnyFinder, AnySource, PacsAccess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drimbox.box.settings import SourceSection
+from drimbox.box.settings.source import SourceSection
 from drimbox.publication.incidents import Incidents
 from drimbox.publication.ports import AuditJournal
 from drimbox.publication.services import Services

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TextIO
 
 from drimbox.box.operator import on_database, shell_user
-from drimbox.box.settings import Settings, SourceSection
+from drimbox.box.settings import Settings
+from drimbox.box.settings.source import SourceSection
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.reconciliation import words

@@ -13,7 +13,8 @@ from pathlib import Path
 import psycopg
 
 from drimbox import __version__
-from drimbox.box.settings import KeyPair, Settings
+from drimbox.box.settings import Settings
+from drimbox.box.settings.common import KeyPair
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured, Rejected
 from drimbox.foundation.http_client import HttpClient

@@ -16,7 +16,8 @@ from drimbox.box.former_paths import with_former_paths
 from drimbox.box.pacs_links import accessible, linked, receiver_settings, receiver_tls
 from drimbox.box.reconciliation import walk_drivers
 from drimbox.box.services import Services, credential
-from drimbox.box.settings import IocmSection, PacsSection, SourceSection
+from drimbox.box.settings.pacs import PacsSection
+from drimbox.box.settings.source import IocmSection, SourceSection
 from drimbox.box.structures import Served, pacs_of
 from drimbox.box.traces import event_of
 from drimbox.changes import listener as iocm_listener

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from drimbox.box.pacs_links import accessible, linked, receiver_settings, receiver_tls
 from drimbox.box.run import alone
-from drimbox.box.settings import Settings, SourceSection
+from drimbox.box.settings import Settings
+from drimbox.box.settings.source import SourceSection
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_client import HttpClient

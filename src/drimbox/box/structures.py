@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from drimbox.box.services import Services, credential
-from drimbox.box.settings import KeyPair, StructureSection
+from drimbox.box.settings.box import StructureSection
+from drimbox.box.settings.common import KeyPair
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.national.dmp.client import Actor, VihfIdentity

@@ -1,0 +1,77 @@
+"""The box itself, its database, whom it believes, the structures that it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from drimbox.box.settings.common import KeyPair, Section, StructureId
+
+
+class BoxSection(Section):
+    """The box itself."""
+
+    name: str = Field(description="name of this box, in logs and on its pages")
+    environment: Literal["test", "production"] = Field(
+        "test", description="range of INS and certificates that are accepted; the two never mix"
+    )
+    state_dir: Path = Field(Path("var"), description="folder of the embedded database, the image spool and the keys")
+    device_id: str = Field("", description="identifier of this device (author of the KOS entry, LPS_ID of the VIHF)")
+    homologation_number: str = Field("", description="CNDA homologation number (LPS_ID_HOMOLOGATION_DMP of the VIHF)")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level that is logged")
+
+
+class DatabaseSection(Section):
+    """PostgreSQL, the one store."""
+
+    dsn_file: Path | None = Field(
+        None, description="file that holds the DSN of the site's own PostgreSQL; none: an embedded one in state_dir"
+    )
+    pool_size: int = Field(10, ge=2, le=200, description="connections kept by this process")
+
+
+class TrustSection(Section):
+    """Whom the box believes (standards.md K)."""
+
+    roots: tuple[Path, ...] = Field(description="PEM files of the pinned IGC-Sante root and intermediate CAs")
+    revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="CRL files checked on each connection; an expired list refuses its issuer's certificates",
+    )
+
+
+class StructureSection(Section):
+    """One imaging site (structure) that the box serves."""
+
+    id: str = Field(description="short name of the structure in this file")
+    name: str = Field(description="legal name, as in the certificates")
+    identifier: StructureId = Field(description="Struct_IdNat: 1 + geographic FINESS (decision D.8), 3 + SIRET, ...")
+    also_known_as: tuple[str, ...] = Field(
+        (), description="other identifiers that messages carry for it (a former FINESS, the legal entity)"
+    )
+    legal_identifier: StructureId = Field(
+        "", description="Struct_IdNat of the legal entity (FINESS EJ), for modes EJ and EJ/EG"
+    )
+    identification: Literal["EG", "EJ/EG", "EJ"] = Field(
+        "EG", description="which FINESS stands in submission set and VIHF (ans-faq.md 3.1)"
+    )
+    vihf_finess: Literal["EG", "EJ"] = Field(
+        "EG", description="which of the two stands in the VIHF in mode EJ/EG; the other modes have one only"
+    )
+    certificate_unit: StructureId = Field(
+        "",
+        description="OU of its certificates, a Struct_IdNat; none: `identifier` in mode EG, `legal_identifier` in the "
+        "modes EJ and EJ/EG",
+    )
+    sector: str = Field("SA05", description="activity sector of the VIHF (JDV_J61), code of 1.2.250.1.71.4.2.4")
+    auth: KeyPair = Field(description="IGC-Sante ORG AUTH_CLI: TLS client towards the DMP and other DRIMboxes")
+    sign: KeyPair = Field(description="IGC-Sante ORG SIGN: signs the VIHF and the submission sets")
+    pacs: tuple[str, ...] = Field((), description="ids of the PACSs that may hold its studies; none: all")
+    senders: tuple[str, ...] = Field((), description="MSH-3 of the RISes that send for it; none: any")
+
+    @property
+    def unit(self) -> str:
+        """The OU that its certificates must carry (ans-faq.md 3.1)."""
+        return self.certificate_unit or (self.identifier if self.identification == "EG" else self.legal_identifier)

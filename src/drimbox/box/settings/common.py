@@ -1,0 +1,75 @@
+"""What the tables of the configuration have in common."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from drimbox.foundation.uids import is_uid
+
+
+def _oid(value: str) -> str:
+    if value and not is_uid(value):
+        raise ValueError("ce n'est pas un OID (chiffres et points, 64 caractères au plus)")
+    return value
+
+
+def _https(value: str) -> str:
+    if not value.startswith("https://"):
+        raise ValueError("une adresse https:// est attendue")
+    return value.rstrip("/")
+
+
+def _ae(value: str) -> str:
+    if not 0 < len(value.strip()) <= 16 or not value.isascii() or "\\" in value:
+        raise ValueError("ce n'est pas un AE title (1 à 16 caractères ASCII, sans barre oblique inverse)")
+    return value.strip()
+
+
+def _structure(value: str) -> str:
+    if value and re.fullmatch(r"[0-9][0-9A-Za-z/-]{5,30}", value) is None:
+        raise ValueError("ce n'est pas un Struct_IdNat (un chiffre de type puis le numéro : 1 + FINESS, 3 + SIRET…)")
+    if len(value) == 9:
+        raise ValueError("un Struct_IdNat commence par son chiffre de type : 1 devant un FINESS de neuf caractères")
+    return value
+
+
+def _order_control(value: str) -> str:
+    if re.fullmatch(r"[A-Z]{2}", value) is None:
+        raise ValueError("ce n'est pas un code ORC-1 (deux lettres majuscules, table HL7 0119)")
+    return value
+
+
+Oid = Annotated[str, AfterValidator(_oid)]
+StructureId = Annotated[str, AfterValidator(_structure)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+OrderControl = Annotated[str, AfterValidator(_order_control)]
+AeTitle = Annotated[str, AfterValidator(_ae)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are mistakes, values cannot change after the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeyPair(Section):
+    """A certificate with its chain, and its private key, both PEM."""
+
+    certificate: Path = Field(description="PEM file: the certificate, then its chain")
+    key: Path = Field(description="PEM file of the private key, PKCS#8")
+    password_file: Path | None = Field(None, description="file that holds the password of the private key")
+
+
+class TlsServer(Section):
+    """A listener with TLS."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(description="port to listen on")
+    public_url: HttpsUrl = Field(description="address by which others reach it")
+    tls: KeyPair = Field(description="server certificate of this listener")
