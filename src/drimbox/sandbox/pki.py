@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
+# Clocks differ, and a program may have looked at its own long before a certificate is made for it.
+_BACKDATED = dt.timedelta(days=1)
 _POLICY = ObjectIdentifier("1.2.250.1.213.1.7.2.1.1.1.1")
 
 
@@ -130,7 +132,7 @@ class TestAuthority:
             builder = (
                 x509.CertificateRevocationListBuilder()
                 .issuer_name(issuer.certificate.subject)
-                .last_update(now - dt.timedelta(minutes=5))
+                .last_update(now - _BACKDATED)
                 .next_update(now + valid)
                 .add_extension(
                     x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False
@@ -182,7 +184,7 @@ def _builder(
     not_before: dt.datetime | None,
     not_after: dt.datetime | None,
 ) -> x509.CertificateBuilder:
-    start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    start = not_before or dt.datetime.now(dt.UTC) - _BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
