@@ -293,33 +293,17 @@ def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Pat
 @click.option("--fuzz", "minutes", type=float, help="fuzz every parser and service alone, for so many minutes")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(slow: bool, chaos: bool, minutes: float | None, arguments: tuple[str, ...]) -> None:
-    """Check style and types, then run the tests; ARGUMENTS go to pytest (--chaos-seed N, --chaos-messages N).
+    """Check style and types, then run the tests; ARGUMENTS go to pytest, for a part of them.
 
     With --fuzz, ARGUMENTS are the names of the targets, all of them when there are none.
     """
-    tools = Path(sys.executable).parent
+    from drimbox import checks
+
     if minutes is not None:
         paths = os.pathsep.join(str(HOME / folder) for folder in ("src", "tests"))
         command = [sys.executable, "-m", "fuzz", "campaign", str(minutes), *arguments]
         sys.exit(subprocess.run(command, cwd=HOME, check=False, env={**os.environ, "PYTHONPATH": paths}).returncode)  # noqa: S603
-    unhurried = ["-o", "faulthandler_timeout=0"]
-    if chaos:
-        commands = [[str(tools / "pytest"), "-q", *unhurried, "-m", "chaos", "tests/chaos", *arguments]]
-    else:
-        commands = [
-            [str(tools / "ruff"), "format", "--check", "src", "tests"],
-            [str(tools / "ruff"), "check", "src", "tests"],
-            [str(tools / "mypy")],
-            [
-                *(str(tools / "pytest"), "-q"),
-                *([*unhurried, "-m", "not chaos"] if slow else ["-m", "not slow and not chaos"]),
-                *arguments,
-            ],
-        ]
-    for command in commands:
-        status = subprocess.run(command, cwd=HOME, check=False).returncode  # noqa: S603
-        if status:
-            sys.exit(status)
+    sys.exit(checks.chaos(HOME, arguments) if chaos else checks.check(HOME, slow=slow, arguments=arguments))
 
 
 @main.command()
