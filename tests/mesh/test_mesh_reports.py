@@ -195,11 +195,12 @@ async def test_another_patient_is_shown_nothing_of_this_one(world: World) -> Non
 
 @pytest.mark.requirement("DB.SO.03")
 async def test_many_reports_at_once(world: World) -> None:
-    """Reports from several connections of the RIS, each published once."""
-    reports = [letters.oru(letters.Letter(exam(letter), control()), NOW) for letter in "IJLNOPQRTZ"]
+    """Reports from several connections of the RIS, each published once: what is published already, not again."""
+    studies = [study for letter in "JLNOPQRTZ" for study in exam(letter).studies]
+    before = {study: len(await world.kos(study, current=False)) for study in studies}
+    reports = [letters.oru(letters.Letter(exam(letter), control()), NOW) for letter in "JLNOPQRTZ"]
     answers = await asyncio.gather(*(world.send(report) for report in reports))
     assert [wire.verdict(answer) for [answer] in answers] == ["AA"] * len(reports)
-    for letter in "IJLNOPQRTZ":
-        for study in exam(letter).studies:
-            await world.published(study)
-            assert len(await world.kos(study, current=False)) == 1
+    for study in studies:
+        await world.published(study)
+        assert len(await world.kos(study, current=False)) == max(before[study], 1)
