@@ -82,7 +82,7 @@ class Changes:
             self._count("images put back into the PACS")
         else:
             some = sorted(held.instances)
-            out = frozenset(some if self.rng.random() < 0.5 else some[:1])
+            out = frozenset(some if self.rng.random() < 0.5 and not held.named_anew else some[:1])
             await self._until_done(self._take_out, held, out)
             held.away = out
             self._count("images taken out of the PACS")
@@ -97,7 +97,8 @@ class Changes:
         sample = sample_of(held)
         [series] = sample.series
         title = self.rng.choice(_TITLES)
-        images = range(1, series.images + 1) if self.rng.random() < 0.5 else (1,)
+        whole = self.rng.random() < 0.5 and not held.named_anew
+        images = range(1, series.images + 1) if whole else (1,)
         index = self.rng.randrange(10**6)
         note = rejections.rejection_note(sample, [(series, i) for i in images], title=title, index=index)
         begun = time.monotonic()

@@ -40,6 +40,8 @@ class Held:
     """A study of the site: ``pacs`` holds its ``instances`` (none: no PACS knows it).
 
     ``away`` are those that somebody took out of the PACS for now, ``rejected`` those that a note rejected for good.
+    ``named_anew``: a replacement left other studies for it. Some image of it stays: without any, the replacement may be
+    stopped, by the moment, and what it replaces then stands.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Held:
     away: frozenset[str] = frozenset()
     rejected: frozenset[str] = frozenset()
     touched: bool = False
+    named_anew: bool = False
 
     @property
     def shared(self) -> frozenset[str]:

@@ -120,14 +120,16 @@ class Writer:
     def _revised(self, old: _Paper) -> tuple[_Paper, str]:
         paper = replace(old, document=self._id("2.25.77"), version=old.version + 1)
         kind = self.rng.choice(("same", "masks", "studies", "act"))
-        if kind == "studies" and old.person.ipp in self.touched:
+        theirs = [study for study in self.site.of(old.person) if not study.touched]
+        if kind == "studies" and (old.person.ipp in self.touched or not theirs):
             # Whether the studies that it leaves out are under this INS by then depends on the moment.
             kind = "masks"
         if kind == "masks":
             paper.masks = self._masks()
         elif kind == "studies":
-            theirs = self.site.of(old.person)
             paper.studies = tuple(self.rng.sample(theirs, min(self.rng.choice((1, 1, 2, 3)), len(theirs))))
+            for study in paper.studies:
+                study.named_anew = True
         elif kind == "act":
             paper.act, paper.placer = self.rng.choice(list(REGIONS)), self._id("OPN")
         return paper, f"replace ({kind})"

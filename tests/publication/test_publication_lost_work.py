@@ -169,6 +169,33 @@ async def test_a_kos_says_what_the_newest_report_that_stands_says(world: World) 
     assert len(world.dmp.standing(STUDY)) == 1
 
 
+@pytest.mark.requirement("D2", "D6", "D26")
+async def test_reports_taken_back_one_after_the_other_leave_the_words_of_the_one_before(world: World) -> None:
+    """A version made again for an older report still lists the newer ones: the last that is listed need not speak."""
+    hidden = [
+        frozenset({"DESTDMP", flag}) for flag in ("MASQUE_PS", "INVISIBLE_PATIENT", "INVISIBLE_REPRESENTANTS_LEGAUX")
+    ]
+    reports = [
+        letter_of(control_id=f"M{n}", document_id=f"1.2.250.1.213.4.5.4.901{n}", flags=flags)
+        for n, flags in enumerate(hidden)
+    ]
+    for report in reports:
+        await world.run(report)
+    for looked_at, report in enumerate(reversed(reports[1:]), 1):
+        assert (
+            await world.run(replace(report, control_id=f"D{report.control_id}", operation="delete")) is Outcome.NOTHING
+        )
+        async with world.pool.connection() as connection:
+            jobs = await (await connection.execute("SELECT 1 FROM procrastinate_jobs")).fetchall()
+        assert len(jobs) == looked_at
+        assert await world.resync(Cause.REPORT, structure="ambroise") is Outcome.PUBLISHED
+    [held] = world.dmp.standing(STUDY)
+    assert held.visibility == Visibility(masked_to_professionals=True)
+    current = await world.current()
+    assert current is not None
+    assert len(current.document_ids) == 3
+
+
 @pytest.mark.requirement("D6")
 async def test_a_visibility_changed_by_hand_outlives_the_report_that_it_was_changed_under(world: World) -> None:
     older = letter_of()

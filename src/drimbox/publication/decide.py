@@ -173,6 +173,19 @@ def documents_after(report: Report, report_id: int, study_uid: str, history: His
     return tuple(left) if withdraws(report, study_uid) else (*(d for d in left if d != own), own)
 
 
+def outlived(report: Report, report_id: int, study_uid: str, current: ArchivedKos, history: History) -> bool:
+    """Once this message is taken into account: does the KOS say what a report said that no longer stands?
+
+    Then it must say what the newest of those says that do.
+    """
+    left = documents_after(report, report_id, study_uid, history)
+    newest = max((history.spoken.get(document, 0) for document in left), default=0)
+    if not newest:
+        # Those that stand came by an import.
+        return current.document_ids[-1] in gone_by(report, history)
+    return newest != current.report_id
+
+
 def comes_late(report: Report, report_id: int, study_uid: str, history: History) -> bool:
     """Does a newer report stand on the study, once this one is taken into account? That one says what the KOS holds."""
     others = (d for d in documents_after(report, report_id, study_uid, history) if d != report.document_id)

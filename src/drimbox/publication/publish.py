@@ -20,7 +20,7 @@ from drimbox.publication.decide import (
     decide_by_message,
     decide_by_study,
     documents_after,
-    gone_by,
+    outlived,
     taken_away,
 )
 from drimbox.publication.kos import ArchivedKos, History, State
@@ -67,9 +67,10 @@ async def _carry_out(services: Services, case: Case, report_id: int) -> Outcome:
     withdrawn = gone is not None and gone.is_of(case.report.patient.ins)
     match decide_by_message(case.report, report_id, case.study_uid, current, history, withdrawn=withdrawn):
         case Nothing(why):
-            # The KOS says what the report said that is gone by this; an older one stands, and is what it must say.
-            outlived = current is not None and current.document_ids[-1] in gone_by(case.report, history)
-            again = Cause.REPORT if why is Why.OTHER_REPORT and outlived else None
+            again = None
+            if why is Why.OTHER_REPORT and current is not None:
+                # An older report stands, and may be what the KOS must say from now on.
+                again = Cause.REPORT if outlived(case.report, report_id, study_uid, current, history) else None
             return await nothing(services, case, history, why, again=again)
         case Stop(findings):
             await services.ledger.stop(case, findings)
