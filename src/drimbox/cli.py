@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from drimbox.box.archive_commands import archive
+from drimbox.box.backup_commands import backup, restore
+from drimbox.box.certificate_commands import certificate
+from drimbox.box.journal_commands import journal, notify, statistics
 from drimbox.box.reconciliation_commands import reconcile
 
 if TYPE_CHECKING:
     from drimbox.box.settings import Settings
 
+_ROLES = "operateur, administrateur, lecture-messages, auditeur; several times"
 HOME = Path(os.environ.get("DRIMBOX_HOME", Path.cwd()))
 _CONFIG = click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="the box's TOML file")
 
@@ -163,7 +167,7 @@ def account() -> None:
 @_CONFIG
 @click.argument("login")
 @click.option("--name", required=True, help="first name and name of the person")
-@click.option("--role", "roles", multiple=True, help="operateur, administrateur, lecture-messages; several times")
+@click.option("--role", "roles", multiple=True, help=_ROLES)
 @click.option("--national-id", default="", help="national id (8 and RPPS) that may log in with Pro Sante Connect")
 @click.option("--password-file", type=click.Path(path_type=Path, exists=True), help="file of a first password")
 @click.option("--no-password", is_flag=True, help="Pro Sante Connect alone")
@@ -197,7 +201,7 @@ def account_list(path: Path, as_json: bool) -> None:
 @account.command("roles")
 @_CONFIG
 @click.argument("login")
-@click.option("--role", "roles", multiple=True, help="operateur, administrateur, lecture-messages; several times")
+@click.option("--role", "roles", multiple=True, help=_ROLES)
 def account_roles(path: Path, login: str, roles: tuple[str, ...]) -> None:
     """Give an account these rights and no others."""
     from drimbox.box.accounts import with_roles
@@ -255,6 +259,24 @@ def _say(work: Callable[[], str]) -> None:
     except DrimboxError as error:
         click.echo(error.reason, err=True)
         sys.exit(1)
+
+
+@main.command()
+@_CONFIG
+@click.option("--pacs", default="", help="id of one PACS in the configuration; none: all")
+def pacs(path: Path, pacs: str) -> None:
+    """Ask each PACS what it does: C-ECHO, C-FIND, C-MOVE, C-GET, DICOMweb (docs/pacs.md)."""
+    from drimbox.box.pacs_command import told
+    from drimbox.foundation.errors import DrimboxError
+
+    settings = _settings(path)
+    try:
+        text, sound = told(settings, pacs)
+    except DrimboxError as error:
+        click.echo(error.reason, err=True)
+        sys.exit(1)
+    click.echo(text)
+    sys.exit(0 if sound else 1)
 
 
 @main.command()
@@ -319,15 +341,16 @@ def sandbox(path: Path) -> None:
 
 
 @main.command()
-@click.argument("part", type=click.Choice(["mesh", "source", "pixels", "all"]), default="all")
+@click.argument("part", type=click.Choice(["mesh", "source", "pixels", "consumer", "all"]), default="all")
 @click.option("--rounds", default=3, show_default=True, help="how often each walk is measured")
 @click.option("--backlog", "length", default=50_000, show_default=True, help="reports that wait in the source's queue")
-@click.option("--quick", is_flag=True, help="pixels: a few images only, to see that everything runs")
+@click.option("--quick", is_flag=True, help="pixels, consumer: a few images only, to see that everything runs")
 @click.option("--picture", type=click.Path(path_type=Path), help="pixels: a PNG file of the table")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="where every value is written")
 def bench(part: str, rounds: int, length: int, quick: bool, picture: Path | None, report: Path | None) -> None:
-    """Measure the mesh, the source alone, the images beside their peers, or all on this machine; print the tables."""
+    """Measure the mesh, the source alone, the images beside their peers, the consumer, or all; print the tables."""
     from drimbox.bench import mesh, rows, source
+    from drimbox.bench.consumer import run as consumer
     from drimbox.bench.pixels import run as pixels
 
     found: list[rows.Row] = []
@@ -335,12 +358,18 @@ def bench(part: str, rounds: int, length: int, quick: bool, picture: Path | None
         found += asyncio.run(mesh.measure(HOME, rounds))
     if part in ("source", "all"):
         found += asyncio.run(source.measure(rounds, length))
+    if part in ("consumer", "all"):
+        found += asyncio.run(consumer.measure(HOME, rounds, quick=quick, say=_progress))
     if found:
         click.echo(f"{rows.machine()}\n\n{rows.table(found)}\n")
     if part in ("pixels", "all"):
         _say(lambda: pixels.measured(HOME, rounds, quick=quick, picture=picture, report=report, others=found))
     elif report is not None:
         rows.write(report, found)
+
+
+def _progress(text: str) -> None:
+    click.echo(f"... {text}", err=True)
 
 
 @main.group()
@@ -366,4 +395,10 @@ def docs_requirements() -> None:
 
 
 main.add_command(archive)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(certificate)
+main.add_command(journal)
+main.add_command(statistics)
+main.add_command(notify)
 main.add_command(reconcile)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drimbox.bench.pixels import images, peers, picture, report
+from drimbox.bench.pixels.box import Keys, bare
 from drimbox.bench.pixels.client import Address, as_stored, fetch
 from drimbox.bench.pixels.comparison import BEFORE, Comparison, Goal
 from drimbox.bench.pixels.images import QUICK, Batch
@@ -21,6 +22,8 @@ from drimbox.bench.pixels.load import US, Load
 from drimbox.cli import main
 from drimbox.foundation.errors import Unavailable
 from drimbox.sandbox.pacs import orthanc as debian
+from drimbox.trust.keystore import load_credential
+from drimbox.trust.tls import load_trust, server_context
 
 
 def need_peers() -> None:
@@ -44,9 +47,9 @@ def test_every_row_of_the_table_is_measured(tmp_path: Path, monkeypatch: pytest.
         ("C-STORE out", {"storescu"}),
         ("not cached, by C-MOVE", {"storescp", "bare C-MOVE"}),
         ("first byte", {"bare C-MOVE"}),
-        ("cached: reference study (made), 2 MB, clear", {"Orthanc"}),
-        ("cached: reference study (made), 2 MB, mutual TLS", {"Orthanc"}),
-        ("ultrasound", {"Orthanc"}),
+        ("cached: reference study (made), 2 MB, clear", {"Orthanc", "bare"}),
+        ("cached: reference study (made), 2 MB, mutual TLS", {"Orthanc", "bare"}),
+        ("ultrasound", {"Orthanc", "bare"}),
         ("transcoding to HTJ2K, 8 CT", set()),
         ("transcoding to JPEG-LS, 8 CT", {"Orthanc"}),
         ("transcoding to JPEG lossless, 8 CT", {"Orthanc"}),
@@ -207,3 +210,51 @@ def test_any_row_can_be_told_and_drawn(ours: list[float], theirs: list[float], m
     table = report.table([one])
     assert table.count("\n") == 2
     assert picture.draw([one], "machine").pixels.shape[1] == 1500
+
+
+# ----------------------------------------------------------------------------------------------------- the client's TLS
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+async def _secured(keys: Keys, answer: bytes, *, cut: bool) -> tuple[asyncio.Server, Address]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        if cut:
+            writer.transport.abort()
+        writer.close()
+
+    trust = load_trust([keys.authority.roots], keys.authority.revocation_lists)
+    context = server_context(load_credential(keys.server.certificate, keys.server.key), trust)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    return server, Address(server.sockets[0].getsockname()[1], "", (), keys.context())
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_384, 3_000_000])
+async def test_what_comes_over_tls_is_counted(keys: Keys, size: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (size + 5)
+    server, address = await _secured(keys, head + b"hello" + b"x" * size, cut=False)
+    async with server:
+        assert (await asyncio.to_thread(fetch, address, "/x", as_stored())).bytes == size + 5
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_what_is_cut_over_tls_is_no_measurement(keys: Keys, cut: bool) -> None:
+    server, address = await _secured(keys, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhello", cut=cut)
+    async with server:
+        with pytest.raises((Unavailable, OSError)):
+            await asyncio.to_thread(fetch, address, "/x", as_stored())
+
+
+def test_the_bare_server_sends_the_files_as_they_lie(keys: Keys, tmp_path: Path) -> None:
+    files = [tmp_path / "one", tmp_path / "two"]
+    files[0].write_bytes(b"1" * 300_000)
+    files[1].write_bytes(b"2" * 7)
+    with bare(tmp_path / "bare", keys, {"/x": files}) as server:
+        for tls in (False, True):
+            assert fetch(server.address(tls=tls), "/x", as_stored()).bytes == 300_007

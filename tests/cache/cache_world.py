@@ -231,8 +231,11 @@ def content(one: StoredInstance, exam: Exam) -> bytes:
     if isinstance(one, KeptInstance):
         indexed = one.indexed
         assert indexed is not None
-        assert indexed.head_size == len(one.head())
-        return one.head() + one.read(indexed.rest, indexed.size)
+        head, rest = one.head(wait=True), bytearray(indexed.size - indexed.rest)
+        assert head is not None
+        assert indexed.head_size == len(head)
+        assert one.read_into(indexed.rest, memoryview(rest), wait=True)
+        return head + rest
     data = one.path.read_bytes()
     change = with_ins(data, exam.ins)
     return change.head + data[change.rest :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from drimbox.cache.limits import Limits
 from drimbox.cache.sealing import CHUNK, Damaged, VolumeKey, own_key, secret_key
-from drimbox.cache.volume import Draft
+from drimbox.cache.volume import Card, Draft, Space, Volume
 from drimbox.foundation.clock import FixedClock
 from drimbox.foundation.errors import Misconfigured
 
@@ -284,6 +285,63 @@ def test_any_range_of_an_encrypted_image_can_be_read(
                     other.decrypt(3, file.fileno(), size, offset, length)
             with pytest.raises(Damaged):
                 key.decrypt(4, file.fileno(), size, offset, length)
+
+
+@pytest.fixture(scope="module", params=[False, True])
+def volume(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Volume, Exam]:
+    """Twelve images, one of which is none."""
+    folder, exam = tmp_path_factory.mktemp("volume"), Exam(images=12, size=CHUNK // 3)
+    key = VolumeKey(MASTER, "abc", sealed=request.param)
+    draft = Draft(folder / "abc", key)
+    for number, uid in enumerate(exam.uids):
+        (folder / "incoming").write_bytes(b"no image" if number == 5 else exam.content(uid))
+        draft.add(folder / "incoming", uid, exam.study_uid, exam.series_uid, exam.ins)
+    space = Space("s", "p", exam.study_uid, exam.kos_uid)
+    card = Card(space, {exam.series_uid: 12}, draft.bytes, 0.0, "", "", True, key.sealed, "", False)
+    draft.commit(card)
+    return Volume(draft.folder, key, card, used=0.0, age=0.0), exam
+
+
+@settings(max_examples=40, deadline=None)
+@given(picked=st.sets(st.integers(0, 11)), order=st.randoms(use_true_random=False))
+def test_images_are_ready_together_as_they_are_one_by_one(
+    volume: tuple[Volume, Exam], picked: set[int], order: random.Random
+) -> None:
+    one, exam = volume
+    rows = list(one.load().values())
+    some = [rows[number] for number in picked]
+    order.shuffle(some)
+    heads = one.ready(some)
+    for row, head in zip(some, heads, strict=True):
+        assert head is not None
+        assert one.is_checked(row)
+        if row.number == 6:
+            assert head == b""
+        else:
+            assert head == one.head(row, wait=True)
+            assert head + one.read(row, row.rest, row.size) == exam.served(row.sop_instance_uid)
+
+
+@settings(max_examples=60, deadline=None)
+@given(number=st.integers(0, 4), offset=st.integers(0, CHUNK), length=st.integers(0, CHUNK))
+def test_what_is_had_at_once_is_what_is_waited_for(
+    volume: tuple[Volume, Exam], number: int, offset: int, length: int
+) -> None:
+    one, exam = volume
+    row = list(one.load().values())[number]
+    whole = exam.content(row.sop_instance_uid)
+    expected = whole[offset : offset + length]
+    assert one.read(row, offset, length) == expected
+    at_once = bytearray(len(expected))
+    had = one.read_into(row, offset, memoryview(at_once), wait=False)
+    if one.key.sealed:
+        assert not had
+    else:
+        # It was read a moment ago, and is in memory, unless the machine is short of it.
+        assert not had or at_once == expected
+    beyond = memoryview(bytearray(row.size + 1))
+    with pytest.raises(Damaged):
+        one.read_into(row, 0, beyond, wait=True)
 
 
 @given(written=st.binary(max_size=200), sealed=st.booleans())

@@ -216,7 +216,7 @@ async def test_metadata_is_written_once(listening: Open, http: HttpClient, seale
         uid = exam.uids[3]
         reply = await box.get(http, exam, f"/instances/{uid}/metadata", "application/dicom+json")
         assert [item["00080018"]["Value"] for item in json.loads(reply.body)] == [[uid]]
-        box.here.pacs.find_failure = Unavailable("", code="pacs-timeout")
+        box.here.pacs.find_failure = Unavailable("", code="pacs-silent")
         box.here.cache.confirmations.forget("pacs", exam.study_uid)
         assert (await box.get(http, exam, "/metadata", "application/dicom+json")).status == 504
 

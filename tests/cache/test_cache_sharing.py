@@ -123,7 +123,7 @@ async def test_every_caller_is_told_of_a_failure_and_nothing_stays(tmp_path: Pat
             case "cut":
                 here.pacs.fail_at = 5
             case "stall":
-                here.pacs.fail_at, here.pacs.failure = 1, Unavailable("Trop lent", code="pacs-timeout")
+                here.pacs.fail_at, here.pacs.failure = 1, Unavailable("Trop lent", code="pacs-silent")
             case "patient":
                 here.pacs.fail_at, here.pacs.failure = 3, IdentityMismatch("Autre patient", code="pacs-wrong-patient")
             case "lost":

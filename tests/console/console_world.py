@@ -35,6 +35,7 @@ ROLES = {
     "operator": ("operateur",),
     "reader": ("operateur", "lecture-messages"),
     "administrator": ("administrateur",),
+    "auditor": ("auditeur",),
 }
 
 

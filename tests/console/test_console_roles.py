@@ -16,6 +16,7 @@ from publication.publication_examples import letter_of
 
 OPEN = "open"
 ANYBODY = "anybody logged in"
+COUNTING = "operators and administrators"
 # Every page, who it is for; a page that is not here fails the test.
 RIGHTS = {
     ("GET", "/style.css"): OPEN,
@@ -40,6 +41,13 @@ RIGHTS = {
     ("POST", "/examens"): Role.OPERATOR,
     ("GET", "/examens/{study}"): Role.OPERATOR,
     ("POST", "/examens/{study}/resynchroniser"): Role.OPERATOR,
+    ("GET", "/journal"): Role.AUDITOR,
+    ("POST", "/journal"): Role.AUDITOR,
+    ("POST", "/journal/export"): Role.AUDITOR,
+    ("POST", "/journal/verifier"): Role.AUDITOR,
+    ("GET", "/statistiques"): COUNTING,
+    ("GET", "/statistiques/lignes.csv"): COUNTING,
+    ("GET", "/statistiques/appels.csv"): COUNTING,
     ("GET", "/comptes"): Role.ADMINISTRATOR,
     ("POST", "/comptes"): Role.ADMINISTRATOR,
     ("GET", "/comptes/{account}"): Role.ADMINISTRATOR,
@@ -49,6 +57,14 @@ RIGHTS = {
     ("POST", "/comptes/{account}/deverrouiller"): Role.ADMINISTRATOR,
     ("POST", "/comptes/{account}/mot-de-passe"): Role.ADMINISTRATOR,
     ("GET", "/reglages"): Role.ADMINISTRATOR,
+    ("GET", "/certificats"): Role.ADMINISTRATOR,
+    ("POST", "/certificats/commander"): Role.ADMINISTRATOR,
+    ("POST", "/certificats/demander"): Role.ADMINISTRATOR,
+    ("POST", "/certificats/installer"): Role.ADMINISTRATOR,
+    ("POST", "/certificats/revoquer"): Role.ADMINISTRATOR,
+    ("POST", "/certificats/cle-de-compte"): Role.ADMINISTRATOR,
+    ("GET", "/certificats/demandes/{request}"): Role.ADMINISTRATOR,
+    ("POST", "/certificats/demandes/{request}/retirer"): Role.ADMINISTRATOR,
     ("GET", "/parcours"): Role.ADMINISTRATOR,
     ("POST", "/parcours"): Role.ADMINISTRATOR,
     ("GET", "/parcours/{walk}"): Role.ADMINISTRATOR,
@@ -59,9 +75,10 @@ RIGHTS = {
 }
 HELD = {
     "nobody": set(),
-    "operator": {Role.OPERATOR},
-    "reader": {Role.OPERATOR, Role.MESSAGES},
-    "administrator": {Role.ADMINISTRATOR},
+    "operator": {Role.OPERATOR, COUNTING},
+    "reader": {Role.OPERATOR, Role.MESSAGES, COUNTING},
+    "administrator": {Role.ADMINISTRATOR, COUNTING},
+    "auditor": {Role.AUDITOR},
 }
 
 
@@ -112,15 +129,16 @@ async def test_each_page_for_each_kind_of_account(site: Site, roles: str) -> Non
 
 
 def filled(path: str, incident_id: int, account_id: int) -> str:
-    return path.format(incident=incident_id, account=account_id, study=STUDY, walk=1)
+    return path.format(incident=incident_id, account=account_id, study=STUDY, walk=1, request=1)
 
 
 async def test_the_menu_shows_what_may_be_opened(site: Site) -> None:
     expected = {
         "nobody": [],
-        "operator": ["/file", "/examens"],
-        "reader": ["/file", "/examens"],
-        "administrator": ["/comptes", "/reglages"],
+        "operator": ["/file", "/examens", "/statistiques"],
+        "reader": ["/file", "/examens", "/statistiques"],
+        "administrator": ["/statistiques", "/comptes", "/reglages"],
+        "auditor": [],
     }
     for roles, places in expected.items():
         page = await (await site.logged_in(roles)).get("/")
@@ -135,7 +153,12 @@ async def test_the_menu_shows_what_may_be_opened(site: Site) -> None:
 async def test_technical_rights_and_health_data_are_never_in_the_same_hands(site: Site) -> None:
     administrator = await site.logged_in("administrator")
     someone = await site.person("operator")
-    for roles in (["administrateur", "operateur", "lecture-messages"], ["lecture-messages"], ["dieu"]):
+    for roles in (
+        ["administrateur", "operateur", "lecture-messages"],
+        ["lecture-messages"],
+        ["administrateur", "auditeur"],
+        ["dieu"],
+    ):
         answer = await administrator.post(f"/comptes/{someone.id}/droits", role=roles)
         assert answer.status_code == 400
         with pytest.raises(Refused):
@@ -145,6 +168,9 @@ async def test_technical_rights_and_health_data_are_never_in_the_same_hands(site
     with pytest.raises(psycopg.errors.CheckViolation):
         async with site.pool.connection() as connection:
             await connection.execute("UPDATE account SET roles = '{administrateur,operateur,lecture-messages}'")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        async with site.pool.connection() as connection:
+            await connection.execute("UPDATE account SET roles = '{administrateur,auditeur}'")
 
 
 @pytest.mark.requirement("SSI/GEN.16")

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from consumer_world import (
@@ -15,6 +16,7 @@ from consumer_world import (
     FakeDmp,
     FakeHosts,
     FakeJournal,
+    FakePacs,
     FakePsc,
     FakeSources,
     Site,
@@ -49,7 +51,15 @@ def limits() -> Limits:
 
 
 @pytest.fixture
-async def site(authority: TestAuthority, viewer_dir: Path, tmp_path: Path, limits: Limits) -> AsyncIterator[Site]:
+def ways() -> dict[str, Any]:
+    """What a test module wants otherwise: more arguments of ``consumer_app``."""
+    return {}
+
+
+@pytest.fixture
+async def site(
+    authority: TestAuthority, viewer_dir: Path, tmp_path: Path, limits: Limits, ways: dict[str, Any]
+) -> AsyncIterator[Site]:
     pair = authority.issue(
         Profile.SSL_SERV, "consommateur", common_name="localhost", unit="0", organisation="TEST", hosts=["localhost"]
     )
@@ -60,7 +70,7 @@ async def site(authority: TestAuthority, viewer_dir: Path, tmp_path: Path, limit
     origin = f"https://localhost:{port}"
     clock = FixedClock(dt.datetime(2024, 3, 1, 9, tzinfo=dt.UTC))
     psc, dmp, sources = FakePsc(lambda: origin, clock), FakeDmp(), FakeSources()
-    journal, hosts = FakeJournal(), FakeHosts()
+    journal, hosts, pacs = FakeJournal(), FakeHosts(), FakePacs()
     folder = tmp_path / "sessions"
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(
@@ -75,7 +85,7 @@ async def site(authority: TestAuthority, viewer_dir: Path, tmp_path: Path, limit
                 psc=psc,
                 dmp=dmp,
                 structures=Structures(
-                    [structure(STRUCTURE, "CENTRE DE RADIOLOGIE"), structure(OTHER_STRUCTURE, "CABINET")]
+                    [structure(STRUCTURE, "CENTRE DE RADIOLOGIE", pacs), structure(OTHER_STRUCTURE, "CABINET")]
                 ),
                 whitelist=hosts,
                 wado=sources,
@@ -84,8 +94,9 @@ async def site(authority: TestAuthority, viewer_dir: Path, tmp_path: Path, limit
                 viewer_dir=viewer_dir,
                 folder=folder,
                 limits=limits,
+                **ways,
             )
         )
         await stack.enter_async_context(serving(app, host="localhost", port=port, tls=server))
         http = await stack.enter_async_context(HttpClient())
-        yield Site(origin, app, clock, psc, dmp, sources, journal, hosts, folder, trust, http)
+        yield Site(origin, app, clock, psc, dmp, sources, journal, hosts, folder, trust, http, pacs)

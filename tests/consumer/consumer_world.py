@@ -172,6 +172,16 @@ class FakePsc:
             raise Refused("jeton de déconnexion refusé", code="psc-jwt")
         return LogoutNotice("", logout_token.removeprefix("signed:"))
 
+    async def issuer(self) -> str:
+        return "https://psc.example/auth/realms/esante-wallet"
+
+    async def check_issuer(self, told: str | None) -> None:
+        if told not in (None, await self.issuer()):
+            raise Refused("Réponse d'un autre fournisseur d'identité", code="psc-issuer")
+
+    async def page_origins(self) -> tuple[str, ...]:
+        return ("https://psc.example",)
+
     async def revoke(self, token: str) -> None:
         self.revoked.append(token)
 
@@ -198,6 +208,7 @@ class Record:
     authorisation: Authorisation = Authorisation.VALID
     entries: list[DocumentEntry] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
 
 
 class FakeDmp:
@@ -208,14 +219,21 @@ class FakeDmp:
         self.asked: list[tuple[str, str, str]] = []
         self.criteria: list[Criteria] = []
         self.grants: list[str] = []
+        self.since: list[dt.datetime] = []
+        self.emergencies: list[str] = []
+        self.failing: dict[str, DrimboxError] = {}
         self.delay = 0.0
         self.failure: DrimboxError | None = None
 
     async def _answer(self, what: str, actor: Actor, patient: Ins) -> Record:
         self.asked.append((what, actor.identity.structure_id, patient.matricule))
         await asyncio.sleep(self.delay)
+        if actor.emergency:
+            self.emergencies.append(actor.emergency)
         if self.failure is not None:
             raise self.failure
+        if what in self.failing:
+            raise self.failing[what]
         return self.records.get(patient.matricule) or Record(RecordStatus.NONE, Authorisation.ABSENT)
 
     async def existence(self, actor: Actor, patient: Ins) -> Existence:
@@ -226,6 +244,15 @@ class FakeDmp:
         record = await self._answer("TD0.3", actor, patient)
         record.authorisation = Authorisation.VALID
         self.grants.append(actor.identity.subject_id)
+
+    async def withdraw(self, actor: Actor, patient: Ins) -> None:
+        record = await self._answer("TD0.3-", actor, patient)
+        record.authorisation = Authorisation.ABSENT
+
+    async def registered_since(self, actor: Actor, patient: Ins, since: dt.datetime) -> frozenset[str]:
+        record = await self._answer("since", actor, patient)
+        self.since.append(since)
+        return frozenset(record.fresh)
 
     async def find_documents(self, actor: Actor, patient: Ins, criteria: Criteria) -> tuple[DocumentEntry, ...]:
         record = await self._answer("TD3.1", actor, patient)
@@ -256,6 +283,7 @@ class FakeSources:
         self.delay = 0.0
         self.gate: asyncio.Event | None = None
         self.held: set[str] = set()
+        self.state = SourceState.ALIVE
 
     @asynccontextmanager
     async def fetch_series(
@@ -274,7 +302,7 @@ class FakeSources:
         yield self._images(retrieve_url, ins, folder)
 
     async def probe(self, retrieve_url: str, *, tls: ssl.SSLContext) -> SourceState:
-        return SourceState.ALIVE
+        return self.state
 
     async def _images(self, retrieve_url: str, ins: Ins, folder: Path) -> AsyncIterator[Received]:
         for number, path in enumerate(self.series[retrieve_url]):
@@ -319,14 +347,33 @@ class FakeHosts:
         return host in self.hosts
 
 
-def structure(identifier: str, name: str) -> ConsumerStructure:
+class FakePacs:
+    """A PACS of the site: which studies it holds, with how many images."""
+
+    def __init__(self) -> None:
+        self.studies: dict[str, int | None] = {}
+        self.failure: DrimboxError | None = None
+        self.asked: list[tuple[str, ...]] = []
+
+    @property
+    def id(self) -> str:
+        return "pacs-b"
+
+    async def held(self, study_uids: Sequence[str]) -> dict[str, int | None]:
+        self.asked.append(tuple(study_uids))
+        if self.failure is not None:
+            raise self.failure
+        return {uid: self.studies[uid] for uid in study_uids if uid in self.studies}
+
+
+def structure(identifier: str, name: str, *pacs: FakePacs) -> ConsumerStructure:
     # The doubles neither connect nor sign: empty contexts and no certificate are enough.
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def actor(identity: VihfIdentity) -> Actor:
         return Actor(identity, tls, None)  # type: ignore[arg-type]
 
-    return ConsumerStructure(name, name, (identifier,), tls, actor)
+    return ConsumerStructure(name, name, (identifier,), tls, actor, pacs=pacs)
 
 
 @dataclass
@@ -493,7 +540,8 @@ class Browser:
     async def submit(self, page: Reply, to: str = "", **fields: Any) -> Reply:
         """Fill in and send the form of a page whose address ends in ``to``."""
         tree = html.fromstring(page.body)
-        form = next(f for f in tree.forms if f.action.endswith(to))
+        forms = tree.forms if to else tree.xpath("//main//form")
+        form = next(f for f in forms if f.action.endswith(to))
         hidden = {e.name: e.value for e in form.xpath(".//input[@type='hidden']")}
         return await self.send("POST", form.action, {**hidden, **fields})
 
@@ -526,6 +574,7 @@ class Site:
     folder: Path
     trust: ssl.SSLContext
     http: HttpClient
+    pacs: FakePacs = field(default_factory=FakePacs)
 
     def browser(self) -> Browser:
         return Browser(self.http, self.origin, self.trust)

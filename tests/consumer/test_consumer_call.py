@@ -10,7 +10,9 @@ import pytest
 from consumer_world import DOMINIQUE, TEST_OID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
+from drimbox.box.settings.common import IssuerCx4
 from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.consumer.call import MAX_CALL_BYTES, CallRefused, Consent, ContextualCall, parse_call
 from drimbox.identity.ins import Ins
@@ -262,3 +264,45 @@ def test_health_data_is_not_in_any_repr() -> None:
     shown = f"{call!r} {call.ins!r} {call.traits!r} {call.local_id!r} {call.filters!r}"
     for secret in (DOMINIQUE.matricule, "PAT-TROIS", "DOMINIQUE", "1979", "IPP101", "2021"):
         assert secret not in shown
+
+
+ISSUERS = {
+    "IPP-B": "IPP-B&1.2.250.1.999.2&ISO",
+    "1.2.250.1.999.3": "IPP-C&1.2.250.1.999.3&ISO",
+    "AUTRE&1.2.250.1.999.9&ISO": "IPP-D&1.2.250.1.999.4&ISO",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "oid", "name"),
+    [
+        ("IPP-B", "1.2.250.1.999.2", "IPP-B"),
+        (" ipp-b ", "1.2.250.1.999.2", "IPP-B"),
+        ("urn:oid:1.2.250.1.999.3", "1.2.250.1.999.3", "IPP-C"),
+        ("&1.2.250.1.999.3&ISO", "1.2.250.1.999.3", "IPP-C"),
+        # The whole text wins over its parts; an OID over a name.
+        ("AUTRE&1.2.250.1.999.9&ISO", "1.2.250.1.999.4", "IPP-D"),
+        ("IPP-B&1.2.250.1.999.3&ISO", "1.2.250.1.999.3", "IPP-C"),
+        # What the setting does not know stays as sent.
+        ("IPP-Z&1.2.250.1.999.8&ISO", "1.2.250.1.999.8", "IPP-Z"),
+        ("IPP-Z", "", "IPP-Z"),
+    ],
+)
+@pytest.mark.requirement("DB.CO.48", "DB.CO.77")
+def test_a_setting_says_the_whole_issuer_of_what_is_sent(given: str, oid: str, name: str) -> None:
+    call = parse(NEW | {"PatientIDIssuer": given}, issuers=ISSUERS)
+    assert (call.local_id.issuer, call.issuer_name) == (oid, name)
+
+
+@pytest.mark.parametrize("whole", ["IPP-B", "&1.2.250.1.999.2&ISO", "IPP&12&ISO", "IPP&1.2.3", "IPP&1.2.3&L"])
+def test_the_setting_wants_whole_issuers(whole: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(IssuerCx4).validate_python(whole)
+
+
+def test_nobody_is_born_tomorrow() -> None:
+    today = dt.date(2024, 3, 1)
+    error = refused(NEW | {"Patient.birthDate": "20240302"}, today=today)
+    assert error.parameter == "Patient.birthDate"
+    assert "2024" not in error.reason
+    assert parse(NEW | {"Patient.birthDate": "20240301"}, today=today).traits.birth_date == today

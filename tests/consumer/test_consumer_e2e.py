@@ -51,7 +51,7 @@ async def log_in(page: Page, site: Site, fields: dict[str, str]) -> None:
         await page.click("a.psc")
     if await page.locator("input[name=lu]").count():
         await page.check("input[name=lu]")
-        await page.click("button[type=submit]")
+        await page.click("main button[type=submit]")
     await page.wait_for_selector("table.exams")
 
 

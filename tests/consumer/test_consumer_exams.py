@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import itertools
+import time
 from dataclasses import replace
 
 import pytest
 from consumer_world import DOMINIQUE, REPORT_TYPE, SECOND, TEST_OID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from drimbox.consumer.call import Filters
-from drimbox.consumer.consultation import Obstacle, criteria_of, obstacle
-from drimbox.consumer.exams import Exam, exams_of, narrowed
-from drimbox.foundation.errors import IdentityMismatch
+from drimbox.consumer.exams import Exam, Order, exams_of, in_order, narrowed
+from drimbox.consumer.permission import Obstacle, obstacle
+from drimbox.consumer.searching import in_parts, kos_criteria, report_criteria
+from drimbox.foundation.errors import IdentityMismatch, Rejected, Unavailable
 from drimbox.national.dmp.codes import (
     KOS_TYPE,
     MODALITIES,
     NORMAL,
     REFERENCE_ACCESSION,
+    REFERENCE_ORDER,
     REFERENCE_STUDY,
     SNOMED_CT,
     Status,
@@ -24,6 +31,7 @@ from drimbox.national.dmp.codes import (
 from drimbox.national.dmp.existence import Authorisation, Existence, RecordStatus
 from drimbox.national.dmp.metadata.datatypes import Cx, Dtm
 from drimbox.national.dmp.metadata.model import DocumentEntry
+from drimbox.national.dmp.query import Criteria
 from drimbox.reports.report import Coded
 
 CHEST = Coded("67734004", SNOMED_CT, "segment thoracique du tronc")
@@ -155,9 +163,8 @@ def test_the_day_of_an_exam_is_a_day_in_france() -> None:
 
 @pytest.mark.requirement("DMP/UX.27", "DB.CO.55")
 def test_several_criteria_go_into_one_search() -> None:
-    first, second = criteria_of(
-        Filters(modalities=("CT",), regions=("67734004",), first_day=dt.date(2024, 1, 1)), [REPORT_TYPE]
-    )
+    filters = Filters(modalities=("CT",), regions=("67734004",), first_day=dt.date(2024, 1, 1))
+    first, second = kos_criteria(filters), report_criteria(filters, [REPORT_TYPE])
     assert first.type_codes == (KOS_TYPE,)
     assert (first.modalities, first.regions) == (("CT",), ("67734004",))
     assert first.created_from == dt.datetime(2023, 12, 31, 23, tzinfo=dt.UTC)
@@ -165,8 +172,7 @@ def test_several_criteria_go_into_one_search() -> None:
 
 
 def test_a_region_named_by_a_label_is_filtered_here_alone() -> None:
-    (criteria,) = criteria_of(Filters(regions=("Abdomen + pelvis",)), [REPORT_TYPE])
-    assert criteria.regions == ()
+    assert kos_criteria(Filters(regions=("Abdomen + pelvis",))).regions == ()
 
 
 @pytest.mark.requirement("DMP/UX.08", "D22")
@@ -197,3 +203,122 @@ def test_a_closed_record_tells_since_when() -> None:
     barred = obstacle(Existence(RecordStatus.CLOSED, Authorisation.VALID, "20231224"))
     assert barred is not None
     assert "24/12/2023" in barred.text
+
+
+def test_an_emergency_stands_for_the_authorisation_never_against_the_patient() -> None:
+    def barred(authorisation: Authorisation, status: RecordStatus = RecordStatus.ACTIVE) -> bool:
+        return obstacle(Existence(status, authorisation), emergency=True) is not None
+
+    assert not barred(Authorisation.ABSENT)
+    assert not barred(Authorisation.EXPIRED)
+    assert barred(Authorisation.FORBIDDEN)
+    assert barred(Authorisation.ABSENT, RecordStatus.CLOSED)
+    assert barred(Authorisation.ABSENT, RecordStatus.NONE)
+
+
+@pytest.mark.requirement("DB.CO.54")
+def test_an_order_number_joins_what_names_nothing_else() -> None:
+    image = replace(kos("1"), references=(Cx("P7", "1.9", REFERENCE_ORDER),))
+    assert shape(exams(image, replace(report("2"), references=(Cx("P7", "1.9", REFERENCE_ORDER),)))) == [("1", ["2"])]
+    # The same characters as an accession number are another number.
+    other = replace(report("2"), references=(Cx("P7", "1.9", REFERENCE_ACCESSION),))
+    assert len(exams(image, other)) == 2
+
+
+@pytest.mark.requirement("DB.CO.54", "DB.CO.55")
+def test_the_list_is_sorted_by_date_modality_or_region() -> None:
+    head = Coded("774007", SNOMED_CT, "tête et cou")
+    lines = exams(
+        kos("1", "1.1", day="20200101", event_codes=(Coded("MR", MODALITIES), CHEST)),
+        kos("2", "1.2", day="20230601", event_codes=(Coded("CT", MODALITIES), head)),
+        kos("3", "1.3", day="20240101", event_codes=()),
+    )
+
+    def ordered(order: Order) -> list[str]:
+        return [e.images.entry.unique_id for e in in_order(lines, order) if e.images]
+
+    assert ordered(Order.DATE) == ["3", "2", "1"]
+    assert ordered(Order.OLDEST) == ["1", "2", "3"]
+    # IRM before Scanner; abdomen, chest, head; what says nothing comes last.
+    assert ordered(Order.MODALITY) == ["1", "2", "3"]
+    assert ordered(Order.REGION) == ["2", "1", "3"]
+
+
+@pytest.mark.requirement("DMP/UX.10")
+def test_a_very_long_list_is_joined_at_once() -> None:
+    entries = [kos(f"1.{n}", f"2.{n}", f"A{n}") for n in range(1500)]
+    entries += [report(f"3.{n}", f"2.{n}") for n in range(1500)]
+    started = time.perf_counter()
+    lines = exams(*entries)
+    assert len(lines) == 1500
+    assert all(len(line.reports) == 1 for line in lines)
+    assert time.perf_counter() - started < 1.5
+
+
+# --- asked in parts ---------------------------------------------------------------------------------------------------
+
+
+class Registry:
+    """A DMP that gives at most ``most`` documents at once; its documents by the instant of their creation."""
+
+    def __init__(self, moments: list[dt.datetime], most: int) -> None:
+        self.moments = moments
+        self.most = most
+        self.asked = 0
+
+    async def __call__(self, criteria: Criteria) -> list[DocumentEntry]:
+        self.asked += 1
+        start, end = criteria.created_from, criteria.created_to
+        found = [
+            kos(str(n), creation_time=Dtm.parse(m.strftime("%Y%m%d%H%M%S")))
+            for n, m in enumerate(self.moments)
+            if (start is None or m >= start) and (end is None or m < end)
+        ]
+        if len(found) > self.most:
+            raise Rejected("Trop de résultats", code="dmp-rejected", peer_code="XDSTooManyResults")
+        return found
+
+
+NOW = dt.datetime(2026, 11, 23, 14, tzinfo=dt.UTC)
+
+
+@pytest.mark.requirement("DMP/UX.27")
+@given(
+    seconds=st.lists(st.integers(0, 20 * 365 * 86400), max_size=60),
+    most=st.integers(4, 40),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_too_much_at_once_is_found_whole_and_once(seconds: list[int], most: int) -> None:
+    moments = [NOW - dt.timedelta(seconds=s) for s in seconds]
+    registry = Registry(moments, most)
+    told: list[str] = []
+
+    async def ask() -> None:
+        await in_parts(registry, Criteria(), lambda entries: told.extend(e.unique_id for e in entries), now=NOW)
+
+    try:
+        asyncio.run(ask())
+        whole = True
+    except Unavailable:
+        # Only where even six hours hold too many, or there are too many such places: and then it is said.
+        whole = False
+    assert len(set(told)) == len(told)
+    assert not whole or sorted(told, key=int) == [str(n) for n in range(len(moments))]
+    assert registry.asked <= 64
+
+
+async def test_the_newest_half_is_told_first() -> None:
+    registry = Registry([NOW - dt.timedelta(days=n) for n in range(30)], 10)
+    told: list[list[int]] = []
+    await in_parts(registry, Criteria(), lambda entries: told.append([int(e.unique_id) for e in entries]), now=NOW)
+    parts = [part for part in told if part]
+    assert len(parts) > 1
+    assert all(max(newer) < min(older) for newer, older in itertools.pairwise(parts))
+
+
+async def test_another_refusal_is_not_taken_for_too_much() -> None:
+    async def refuse(criteria: Criteria) -> list[DocumentEntry]:
+        raise Rejected("Refus", code="dmp-rejected", peer_code="XDSUnknownPatientId")
+
+    with pytest.raises(Rejected):
+        await in_parts(refuse, Criteria(), lambda entries: None, now=NOW)

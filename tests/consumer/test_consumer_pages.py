@@ -178,8 +178,9 @@ async def test_from_the_call_to_the_list(site: Site, study: Study) -> None:
     for words in ("KIT DOC0036790", "RPPS 99700367909", "Connecté le 01/03/2024 à 10:00", "CENTRE DE RADIOLOGIE"):
         assert words in shown
     assert "1 examen" in shown
-    assert [what for what, _, _ in site.dmp.asked] == ["TD0.2", "TD3.1"]
-    assert site.journal.codes() == ["110100/contextual-call", "110114/110122", "110112/TD0.2", "110112/ITI-18"]
+    assert [what for what, _, _ in site.dmp.asked][:4] == ["TD0.2", "TD3.1", "TD3.1", "since"]
+    told = ["110100/contextual-call", "110114/110122", "110100/notice", "110112/TD0.2", "110112/ITI-18"]
+    assert site.journal.codes()[:5] == told
     # The box was ticked once for this user: not asked for the next patient.
     site.hold(SECOND)
     assert "Examens d’imagerie" in text_of(await browser.get(await site.call(SECOND)))
@@ -283,7 +284,7 @@ async def test_the_practice_is_chosen_remembered_and_changed(site: Site, study: 
     page = await browser.get(f"{call}/situation")
     page = await browser.submit(page, "/situation", situation="1")
     assert {structure for _, structure, _ in site.dmp.asked} == {OTHER_STRUCTURE}
-    assert [what for what, _, _ in site.dmp.asked] == ["TD0.2", "TD3.1"]
+    assert [what for what, _, _ in site.dmp.asked][:4] == ["TD0.2", "TD3.1", "TD3.1", "since"]
     assert "CABINET M DOC0036790" in text_of(page)
     # Nothing that was opened in the former practice is still there.
     assert list(site.folder.rglob("*.dcm")) == []
@@ -457,7 +458,7 @@ async def test_a_slow_dmp_does_not_hold_the_page_up(site: Site, study: Study) ->
     (source,) = html.fromstring(page.body).xpath("//*[@data-source]/@data-source")
     lists = await asyncio.gather(*(browser.get(source) for _ in range(3)))
     assert all("1 examen" in text_of(each) for each in lists)
-    assert [what for what, _, _ in site.dmp.asked] == ["TD0.2", "TD3.1"]
+    assert [what for what, _, _ in site.dmp.asked][:4] == ["TD0.2", "TD3.1", "TD3.1", "since"]
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
@@ -473,7 +474,7 @@ async def test_criteria_ask_the_dmp_again(site: Site, study: Study, tmp_path: Pa
     page = await browser.submit(page, "/criteres", modalite=["MR"], du="2022-03-01", au="2022-03-31", action="chercher")
     assert "1 examen" in text_of(page)
     assert site.dmp.criteria[-2].modalities == ("MR",)
-    assert len(site.dmp.criteria) == 3
+    assert len(site.dmp.criteria) == 4
     values = html.fromstring(page.body).xpath("//input[@name='du']/@value")
     assert values == ["2022-03-01"]
     page = await browser.submit(page, "/criteres", action="tout")

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 
 from drimbox.consumer.viewing import ExamImages, State, ordered
 from drimbox.foundation.clock import FixedClock
-from drimbox.foundation.errors import DrimboxError, IdentityMismatch, Refused, Unavailable
+from drimbox.foundation.errors import DrimboxError, IdentityMismatch, Refused, Rejected, Unavailable
 from drimbox.manifest.manifest import ManifestSeries
 from drimbox.pacs.study import Instance
 
@@ -85,7 +85,7 @@ async def test_a_series_is_fetched_once_however_many_ask(source: Source, tmp_pat
     images.start()
     assert sorted(source.asked) == sorted(images.series)
     assert source.most <= 2
-    metadata = json.loads(first.metadata.read_bytes())
+    metadata = json.loads((await first.described(0))[0])
     assert [m["00080018"]["Value"][0] for m in metadata] == [i.sop_instance_uid for i in first.series.instances]
     await images.close()
 
@@ -121,7 +121,7 @@ async def test_an_image_is_given_before_its_series_is_whole(source: Source, tmp_
 @pytest.mark.parametrize(
     "error",
     [
-        Unavailable("DRIMbox source injoignable", code="source-unreachable"),
+        Refused("La source envoie des images illisibles", code="multipart-malformed"),
         OSError(28, "No space left on device"),
         ZeroDivisionError("a defect"),
     ],
@@ -138,11 +138,96 @@ async def test_a_failure_is_told_to_all_who_wait_and_leaves_no_file(
     assert caught.value.reason
     assert images.progress[0].state is State.FAILED
     assert images.progress[0].reason
-    assert not first.metadata.parent.exists()
+    assert (images.progress[0].received, images.progress[0].withdrawn) == (0, 3)
+    assert not (tmp_path / "exam" / "0000").exists()
+    assert await first.described(0) == (b"[]", 0)
     with pytest.raises(DrimboxError):
         await first.image(first.series.instances[0].sop_instance_uid)
     await second.whole()
     await images.close()
+
+
+@pytest.mark.requirement("DB.VI-CO.27", "DB.VI-CS.17")
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("DRIMbox source injoignable", code="source-unreachable"),
+        Rejected("La source refuse le jeton d'accès", code="token-refused"),
+    ],
+)
+async def test_what_came_before_a_source_failed_stays_and_is_not_taken_for_the_whole(
+    source: Source, tmp_path: Path, error: Exception
+) -> None:
+    images = exam(source, tmp_path, parallel=1)
+    first = next(iter(images.series.values()))
+    listed = first.series.instances
+    source.files[first.series.series_uid] = source.files[first.series.series_uid][:2]
+    source.ends_with[first.series.series_uid] = error
+    images.start()
+    with pytest.raises(type(error)):
+        await first.whole()
+    progress = first.progress
+    assert (progress.state, progress.received, progress.expected, progress.withdrawn) == (State.FAILED, 2, 3, 0)
+    kept = await first.image(listed[0].sop_instance_uid)
+    assert kept.path.exists()
+    with pytest.raises(type(error)):
+        await first.image(listed[2].sop_instance_uid)
+    assert (await first.described(0))[1] == 2
+    # Another try brings what was missing; what was there is not fetched into the same file again.
+    source.ends_with.clear()
+    source.files[first.series.series_uid] = source.study.files[first.series.retrieve_url]
+    before = kept.path.stat().st_ino
+    images.retry()
+    whole = await first.whole()
+    assert [i.header.sop_instance_uid for i in whole] == [i.sop_instance_uid for i in listed]
+    assert kept.path.stat().st_ino == before
+    assert len(files_below(tmp_path / "exam" / "0000", "*.dcm")) == 3
+    await images.close()
+
+
+@pytest.mark.requirement("DB.VI-CS.17")
+async def test_headers_are_told_as_the_images_come(source: Source, tmp_path: Path) -> None:
+    source.gate.clear()
+    images = exam(source, tmp_path, parallel=1)
+    first = next(iter(images.series.values()))
+    images.start()
+    waiting = asyncio.create_task(first.described(0))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    source.gate.set()
+    body, count = await waiting
+    told = [one["00080018"]["Value"][0] for one in json.loads(body)]
+    while count < 3:
+        body, more = await first.described(count, 0.01)
+        told += [one["00080018"]["Value"][0] for one in json.loads(body)]
+        count += more
+    assert told == [i.sop_instance_uid for i in first.series.instances]
+    await first.whole()
+    assert await first.described(3) == (b"[]", 0)
+    picture = await first.first()
+    assert picture is not None
+    assert picture.header.sop_instance_uid == told[0]
+    await images.close()
+
+
+@pytest.mark.requirement("DB.VI-CS.31", "DB.VI-CO.27")
+async def test_a_series_of_which_nothing_can_be_shown_says_so(source: Source, tmp_path: Path) -> None:
+    images = exam(source, tmp_path, parallel=1)
+    third = list(images.series.values())[-1]
+    [path] = source.files[third.series.series_uid]
+    dataset = dcmread(path)
+    del dataset.PixelData
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66"
+    dataset.save_as(path)
+    images.start()
+    with pytest.raises(Refused) as caught:
+        await third.whole()
+    assert caught.value.code == "sop-class"
+    await images.close()
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.rglob(pattern))
 
 
 @pytest.mark.requirement("DB.CO.68", "D23")
@@ -154,10 +239,11 @@ async def test_images_of_somebody_else_are_never_shown(source: Source, tmp_path:
     source.files[second.series.series_uid] = study.files[first.series.retrieve_url]
     source.files[third.series.series_uid] = study.files[third.series.retrieve_url] * 2
     images.start()
-    for series in (first, second, third):
+    for number, series in enumerate((first, second, third)):
         with pytest.raises(IdentityMismatch):
             await series.whole()
-        assert not series.metadata.parent.exists()
+        assert series.progress.received == 0
+        assert not (tmp_path / "exam" / f"{number:04d}").exists()
     assert not any(images.may_retry(uid) for uid in images.series)
     await images.close()
 

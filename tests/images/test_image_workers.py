@@ -251,9 +251,10 @@ async def numbers(count: int, fail_at: int | None, asked: list[int]) -> AsyncIte
     st.integers(0, 9),
     st.one_of(st.none(), st.integers(0, 9)),
     st.one_of(st.none(), st.integers(0, 9)),
+    st.integers(0, 9),
 )
 def test_what_is_prepared_ahead_comes_in_order_and_none_is_lost(
-    delays: list[float], width: int, taken: int, fail_source: int | None, fail_prepare: int | None
+    delays: list[float], width: int, taken: int, fail_source: int | None, fail_prepare: int | None, direct: int
 ) -> None:
     asked: list[int] = []
     prepared: set[int] = set()
@@ -266,11 +267,18 @@ def test_what_is_prepared_ahead_comes_in_order_and_none_is_lost(
         prepared.add(number)
         return number
 
+    def at_once(number: int) -> int | None:
+        if number >= direct:
+            return None
+        if number == fail_prepare:
+            raise Refused("at once")
+        return number
+
     async def run() -> list[int]:
         got: list[int] = []
         source = numbers(len(delays), fail_source, asked)
         try:
-            async with prepared_ahead(source, prepare, discarded.add, width=width) as items:
+            async with prepared_ahead(source, prepare, discarded.add, width=width, at_once=at_once) as items:
                 while len(got) < taken and (item := await anext(items, None)) is not None:
                     got.append(item)
                     await asyncio.sleep(0.001)
@@ -283,5 +291,6 @@ def test_what_is_prepared_ahead_comes_in_order_and_none_is_lost(
     assert got == list(range(len(got)))
     failing = min(f for f in (fail_source, fail_prepare, len(delays)) if f is not None)
     assert len(got) == min(taken, failing, len(delays))
-    # What was made and not taken was given back.
+    # What could be had at once was not made ahead; what was made and not taken was given back.
+    assert not prepared & set(range(direct))
     assert prepared - set(got) == discarded

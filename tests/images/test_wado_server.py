@@ -337,9 +337,12 @@ async def test_nothing_acceptable(box: Box, http: HttpClient, tmp_path: Path, ac
     ("failure", "find_failure", "lost", "expected"),
     [
         (DEAD, DEAD, False, (503, "pacs-unavailable")),
-        (Unavailable("", code="pacs-timeout"), DEAD, False, (504, "pacs-unavailable")),
+        (Unavailable("", code="pacs-silent"), DEAD, False, (504, "pacs-unavailable")),
+        (DEAD, Unavailable("", code="pacs-too-slow"), False, (504, "pacs-unavailable")),
+        (Unavailable("", code="pacs-too-slow"), None, False, (504, "pacs-failed")),
         (Unavailable("", code="pacs-retrieve-failed"), None, False, (503, "pacs-failed")),
         (Rejected("", code="pacs-instances-missing"), None, True, (410, "images-gone")),
+        (Rejected("", code="pacs-wrong-instance"), None, False, (502, "pacs-wrong-instance")),
     ],
 )
 async def test_a_pacs_that_gives_nothing(

@@ -31,6 +31,7 @@ from drimbox.pacs.study import Instance, Series, Study
 from drimbox.reports.hl7 import parse
 from drimbox.reports.reading import read_report
 from drimbox.reports.report import Report
+from drimbox.sandbox.dmp import Authorisation as SandboxAuthorisation
 from drimbox.sandbox.dmp import Dmp, FaultKind, KnownPatient, KnownStructure, OrderedFault, dmp_app
 from drimbox.sandbox.dmp import RecordStatus as SandboxStatus
 from drimbox.sandbox.pki import Profile, TestAuthority
@@ -43,6 +44,7 @@ STRUCTURE = "1750803447"
 INS = Ins.of("279035121518989", "1.2.250.1.213.1.4.10")
 CLOSED = Ins.of("162018885045327", "1.2.250.1.213.1.4.10")
 NO_RECORD = Ins.of("207058575627097", "1.2.250.1.213.1.4.10")
+CX = f"{INS.matricule}^^^&{INS.oid}&ISO^NH"
 DEVICE = Device("31750803447/drimbox-1", "drimbox")
 
 
@@ -373,3 +375,38 @@ async def test_a_query_during_an_outage_is_never_an_empty_list(site: Site) -> No
 async def test_a_secret_connection_is_accepted(site: Site) -> None:
     secret = replace(site.reinforced, secret_connection=True)
     assert (await site.client.existence(secret, INS)).status is RecordStatus.ACTIVE
+
+
+@pytest.mark.requirement("D22", "DMP/UX.08")
+async def test_an_emergency_is_told_to_the_dmp_with_its_reason(site: Site, report: Report, study: Study) -> None:
+    await site.client.provide(site.actor, INS, prepared(site, report, study))
+    site.dmp.set_authorisation(CX, site.actor.identity.subject_id, SandboxAuthorisation.EXPIRED)
+    hurried = replace(site.reinforced, emergency="Risque immédiat pour la santé du patient")
+    assert (await site.client.existence(hurried, INS)).authorisation is Authorisation.EXPIRED
+    with pytest.raises(DmpRejected):
+        await site.client.find_documents(site.reinforced, INS, Criteria())
+    assert len(await site.client.find_documents(hurried, INS, Criteria(type_codes=(KOS_TYPE,)))) == 1
+    site.dmp.set_authorisation(CX, site.actor.identity.subject_id, SandboxAuthorisation.BLOCKED)
+    with pytest.raises(DmpRejected):
+        await site.client.find_documents(hurried, INS, Criteria())
+    assert site.verdicts()[-1] == ("ITI-18", "refused", "ACCESS.BLOCKED")
+
+
+@pytest.mark.requirement("D18", "D22")
+async def test_an_authorisation_is_given_and_taken_back(site: Site) -> None:
+    site.dmp.set_authorisation(CX, site.actor.identity.subject_id, SandboxAuthorisation.ABSENT)
+    await site.client.authorise(site.reinforced, INS)
+    assert (await site.client.existence(site.reinforced, INS)).authorisation is Authorisation.VALID
+    await site.client.withdraw(site.reinforced, INS)
+    assert (await site.client.existence(site.reinforced, INS)).authorisation is Authorisation.ABSENT
+
+
+@pytest.mark.requirement("DMP/UX.15")
+async def test_what_was_submitted_since_is_told_by_its_entries(site: Site, report: Report, study: Study) -> None:
+    site.dmp.set_authorisation(CX, site.actor.identity.subject_id, SandboxAuthorisation.VALID)
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+    assert await site.client.registered_since(site.reinforced, INS, start) == frozenset()
+    await site.client.provide(site.actor, INS, prepared(site, report, study))
+    (kos,) = await site.client.find_documents(site.reinforced, INS, Criteria(type_codes=(KOS_TYPE,)))
+    assert kos.entry_id in await site.client.registered_since(site.reinforced, INS, start)
+    assert await site.client.registered_since(site.reinforced, INS, start + dt.timedelta(hours=1)) == frozenset()

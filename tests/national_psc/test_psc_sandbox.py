@@ -1,9 +1,10 @@
 """Our client against the sandbox's strict provider: two hands that share no deciding code."""
 
 import datetime as dt
+import json
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
@@ -17,6 +18,7 @@ from drimbox.foundation.clock import FixedClock
 from drimbox.foundation.errors import Misconfigured, Refused, Rejected
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_server import serving
+from drimbox.national.psc.ciba import DeviceLogin, Waiting
 from drimbox.national.psc.client import PscClient
 from drimbox.sandbox.listeners import ClientCertificate, listener_context
 from drimbox.sandbox.pki import Profile, TestAuthority
@@ -55,6 +57,30 @@ class World:
         assert query["state"] == [state]
         return query["code"][0], verifier, nonce
 
+    async def answer(self, user: str, *, confirmed: bool) -> list[dict[str, str]]:
+        """The professional answers on their device; what it showed."""
+        reply = await self.http.send(
+            "POST",
+            f"{self.base}/sandbox/devices",
+            tls=self.browser_tls,
+            headers={"Content-Type": "application/json"},
+            body=json.dumps({"user": user, "confirmed": confirmed}).encode(),
+        )
+        assert reply.status == 200, reply.body
+        shown: list[dict[str, str]] = json.loads(reply.body)
+        return shown
+
+    def device(self, events: Iterator[Callable[[], Awaitable[object]]]) -> DeviceLogin:
+        """Logins on a device: at each pause the clock moves on, and the next event happens."""
+
+        async def pause(seconds: float) -> None:
+            self.clock.advance(seconds)
+            happens = next(events, None)
+            if happens is not None:
+                await happens()
+
+        return DeviceLogin(self.with_certificate, self.clock, pause=pause)
+
     async def _browse(self, method: str, url: str, cookies: dict[str, str], body: bytes | None = None):  # type: ignore[no-untyped-def]
         headers = {"Cookie": "; ".join(f"{n}={v}" for n, v in cookies.items())} if cookies else {}
         if body is not None:
@@ -86,10 +112,23 @@ async def world(authority: TestAuthority, tmp_path_factory: pytest.TempPathFacto
         base = f"https://localhost:{port}"
         registered = [
             Client("box-secret", "Boîte", (RETURN,), secret="s&cret", post_logout_redirect_uris=(GOODBYE,)),
-            Client("drimbox test", "Boîte", (RETURN,), certificate_subject=ours.certificate.subject.rfc4514_string()),
+            Client(
+                "drimbox test",
+                "Boîte",
+                (RETURN,),
+                certificate_subject=ours.certificate.subject.rfc4514_string(),
+                ciba=True,
+            ),
         ]
         apps.append(
-            psc_app(base, registered, sample_users(), clock=clock, state=tmp_path_factory.getbasetemp() / "psc-key")
+            psc_app(
+                base,
+                registered,
+                sample_users(),
+                clock=clock,
+                state=tmp_path_factory.getbasetemp() / "psc-key",
+                controls=True,
+            )
         )
         at = f"{base}/auth/realms/esante-wallet/.well-known/wallet-openid-configuration"
         yield World(
@@ -169,3 +208,99 @@ async def test_a_wrong_secret_is_a_setting_to_mend(world: World) -> None:
     stranger = PscClient(world.http, world.browser_tls, at, "box-secret", "wrong", world.clock)
     with pytest.raises(Misconfigured):
         await stranger.introspect("some-token-to-ask-about")
+
+
+async def nothing() -> None:
+    return None
+
+
+@pytest.mark.requirement("DB.CO.63", "PSC.01")
+async def test_a_login_on_a_device_is_confirmed_there(world: World) -> None:
+    shown: list[dict[str, str]] = []
+
+    async def confirm() -> None:
+        shown.extend(await world.answer("bideault", confirmed=True))
+
+    device = world.device(iter((nothing, nothing, confirm)))
+    tokens = await device.connect("801234560801", "07", "MOBILE")
+    assert shown == [{"user": "bideault", "binding": "07", "channel": "MOBILE"}]
+    info = await device.identity(tokens)
+    assert (info.national_id, len(info.practices)) == ("801234560801", 2)
+    # Bound to the certificate of the box, like any token it gets (RFC 8705).
+    seen = await world.with_secret.introspect(tokens.access_token)
+    assert seen.active
+    assert seen.allows(world.certificate)
+    assert not seen.allows(b"another certificate")
+    world.clock.advance(100)
+    fresh = await device.refresh(tokens)
+    assert (fresh.subject, fresh.session_id) == (tokens.subject, tokens.session_id)
+    await device.leave(fresh)
+    assert not (await world.with_secret.introspect(fresh.access_token)).active
+    with pytest.raises(Rejected):
+        await device.refresh(fresh)
+
+
+async def test_a_login_on_a_device_is_refused_there(world: World) -> None:
+    device = world.device(iter((nothing, lambda: world.answer("doc0036790", confirmed=False))))
+    with pytest.raises(Rejected) as refused:
+        await device.connect("899700367909", "42", "CARD")
+    assert refused.value.code == "login-refused"
+
+
+async def test_a_login_on_a_device_that_nobody_confirms_ends(world: World) -> None:
+    began = world.clock.now()
+    with pytest.raises(Rejected) as late:
+        await world.device(iter(())).connect("899700367909", "42", "MOBILE")
+    assert late.value.code == "login-late"
+    assert world.clock.now() - began <= dt.timedelta(seconds=130)
+
+
+async def test_nobody_of_that_number_has_a_device(world: World) -> None:
+    with pytest.raises(Rejected) as unknown:
+        await world.device(iter(())).connect("800000000000", "42", "MOBILE")
+    assert (unknown.value.code, unknown.value.peer_code) == ("psc-device", "unknown_user_id")
+
+
+async def test_psc_is_asked_no_more_often_than_it_wants(world: World) -> None:
+    request = await world.with_certificate.ask_device("899700367909", "42", "MOBILE")
+    assert request.interval == 5
+    assert await world.with_certificate.device_tokens(request) is Waiting.PENDING
+    world.clock.advance(1)
+    assert await world.with_certificate.device_tokens(request) is Waiting.SLOW_DOWN
+    world.clock.advance(9)
+    assert await world.with_certificate.device_tokens(request) is Waiting.SLOW_DOWN
+    world.clock.advance(15)
+    assert await world.with_certificate.device_tokens(request) is Waiting.PENDING
+
+
+async def test_an_outage_while_the_device_is_asked_is_waited_out(world: World) -> None:
+    async def fault(**faults: str) -> None:
+        reply = await world.http.send(
+            "POST",
+            f"{world.base}/sandbox/faults",
+            tls=world.browser_tls,
+            headers={"Content-Type": "application/json"},
+            body=json.dumps(faults).encode(),
+        )
+        assert reply.status == 200
+
+    async def confirm() -> None:
+        await world.answer("doc0036790", confirmed=True)
+
+    device = world.device(iter((lambda: fault(token="down"), confirm, lambda: fault(token=""))))
+    tokens = await device.connect("899700367909", "42", "MOBILE")
+    assert (await device.identity(tokens)).national_id == "899700367909"
+
+
+async def test_a_device_is_asked_by_certificate_only(world: World) -> None:
+    with pytest.raises(Misconfigured):
+        await world.with_secret.ask_device("899700367909", "42", "MOBILE")
+
+
+async def test_an_answer_says_whose_it_is(world: World) -> None:
+    client = world.with_certificate
+    await client.check_issuer(f"{world.base}/auth/realms/esante-wallet")
+    for other in (None, "", "https://autre.example", f"{world.base}/auth/realms/esante-wallet/"):
+        with pytest.raises(Refused) as refused:
+            await client.check_issuer(other)
+        assert refused.value.code == "psc-issuer"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import ssl
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,25 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(pacs: Pacs, spool: Path, port: int = 0) -> AsyncIterator[Desk]:
+async def desk(
+    pacs: Pacs,
+    spool: Path,
+    port: int = 0,
+    *,
+    calling: ssl.SSLContext | None = None,
+    called: ssl.SSLContext | None = None,
+    names: Mapping[str, frozenset[str]] | None = None,
+    callers: Collection[str] = (),
+) -> AsyncIterator[Desk]:
+    """``calling`` and ``called``: TLS of our associations, and of those to us; ``callers`` may store to us besides."""
     settings = ReceiverSettings(
-        destinations={OUR_AE: uids.AS_STORED}, allowed_callers=frozenset({pacs.ae_title}), port=port
+        destinations={OUR_AE: uids.AS_STORED},
+        allowed_callers=frozenset({pacs.ae_title, *callers}),
+        certificate_names=names,
+        port=port,
     )
-    link = PacsLink(pacs)
-    with inboxes.opened(spool) as inbox, receiving(settings, inbox) as receiver:
+    link = PacsLink(pacs, tls=calling)
+    with inboxes.opened(spool) as inbox, receiving(settings, inbox, tls=called) as receiver:
         yield Desk(spool, inbox, receiver, link)
     link.close()
 

@@ -129,8 +129,42 @@ async def test_the_second_way_finds_what_the_first_cannot(error: DrimboxError) -
 
 @pytest.mark.requirement("D7")
 async def test_nothing_at_the_second_way_is_no_answer_while_the_first_could_not_say() -> None:
-    with pytest.raises(Unavailable, match="injoignable"):
-        await finder(Finds(unreachable()), Finds(None)).find("1.2.3")
+    """Nor later, when the second way has become the first to be asked: nothing is depublished by it."""
+    first, second = Finds(unreachable()), Finds(None)
+    both = finder(first, second)
+    for asked in (1, 2):
+        with pytest.raises(Unavailable, match="injoignable"):
+            await both.find("1.2.3")
+        assert (first.asked, second.asked) == (asked, asked)
+    first.answer = STUDY
+    assert await both.find("1.2.3") is STUDY
+
+
+@pytest.mark.requirement("D7")
+async def test_nothing_at_the_second_way_is_believed_where_the_first_is_not_offered_at_all() -> None:
+    both = finder(Finds(refused()), Finds(None))
+    assert await both.find("1.2.3") is None
+    assert await both.find("1.2.3") is None
+    # A refusal of another kind may come of our side, and hides what it hides.
+    closed = finder(Finds(Rejected("x", code="pacs-association-rejected")), Finds(None))
+    with pytest.raises(Rejected):
+        await closed.find("1.2.3")
+
+
+@pytest.mark.requirement("D7")
+async def test_the_preferred_way_is_enough_to_say_that_nothing_is_there() -> None:
+    second = Finds(STUDY)
+    assert await finder(Finds(None), second).find("1.2.3") is None
+    assert second.asked == 0
+
+
+@pytest.mark.parametrize("code", ["pacs-truncated", "pacs-ambiguous", "pacs-too-many-answers"])
+async def test_another_way_never_hides_what_the_first_says_of_the_study(code: str) -> None:
+    """A list that the PACS itself says is not whole, a study that it tells in two ways."""
+    second = Finds(STUDY)
+    with pytest.raises(Unavailable):
+        await finder(Finds(Unavailable("x", code=code)), second).find("1.2.3")
+    assert second.asked == 0
 
 
 async def test_where_no_way_works_the_first_error_is_told() -> None:
@@ -218,6 +252,54 @@ def test_what_was_refused_is_tried_again_later_and_what_was_down_sooner() -> Non
     ways.failed("b", refused())
     ways.worked("b")
     assert ways.in_order() == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("x", code="pacs-retrieve-failed", peer_code="A702H"),
+        Rejected("x", code="pacs-instances-missing"),
+        Rejected("x", code="pacs-web-rejected", peer_code="404"),
+    ],
+)
+async def test_one_study_that_no_way_brings_teaches_nothing(error: DrimboxError) -> None:
+    ways = Ways(("a", "b"), At())
+    with pytest.raises(type(error)):
+        await take(AnySource({"a": Gives(0, error), "b": Gives(0, refused())}, ways), [])
+    # The second way was refused for good; of the first only this study is known.
+    assert ways.in_order() == ("a", "b")
+
+
+async def test_what_another_way_brings_instead_is_remembered_for_a_while() -> None:
+    """A PACS that cannot connect to us fails each C-MOVE in its own words."""
+    clock = At()
+    ways = Ways(("a", "b"), clock)
+    first = Gives(0, Unavailable("x", code="pacs-retrieve-failed", peer_code="A702H"))
+    source = AnySource({"a": first, "b": Gives(1)}, ways)
+    await take(source, [])
+    await take(source, [])
+    assert first.asked == 1
+    clock.later(601)
+    assert ways.in_order() == ("a", "b")
+
+
+async def test_a_way_that_keeps_silent_goes_last_the_next_time() -> None:
+    ways = Ways(("a", "b"), At())
+    second, got = Gives(1), []
+    source = AnySource({"a": Gives(0, Unavailable("x", code="pacs-silent")), "b": second}, ways)
+    with pytest.raises(Unavailable):
+        await take(source, got)
+    # Who asked has waited long enough.
+    assert (second.asked, got) == (0, [])
+    await take(source, got)
+    assert len(got) == 1
+
+
+def test_a_clock_that_was_wrong_is_not_believed(tmp_path: Path) -> None:
+    path, clock = tmp_path / "one.json", At()
+    clock.later(10**8)
+    Ways(("a", "b"), clock, path).failed("a", refused())
+    assert Ways(("a", "b"), At(), path).in_order() == ("a", "b")
 
 
 def test_what_was_learnt_is_kept_while_the_settings_are_the_same(tmp_path: Path) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from drimbox.box.listeners import listener_tls
+from drimbox.box.settings.common import KeyPair
+from drimbox.box.settings.source import DicomListener
 from drimbox.foundation.errors import Rejected, Unavailable
 from drimbox.pacs.dimse import uids
 from drimbox.pacs.dimse.receiver import ReceiverSettings, receiving
@@ -22,6 +29,7 @@ from drimbox.sandbox.pacs.peer import PacsPeer
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
 from drimbox.trust.keystore import load_credential
 from drimbox.trust.tls import client_context, load_trust, server_context
+from drimbox.trust.watch import TrustWatch
 from pacs.conftest import free_port, pacs_of
 from pacs.test_get import wait_for
 
@@ -129,6 +137,60 @@ async def test_the_name_in_the_pacss_certificate_is_checked(
         await echo(peer, ours(authority, client), name="pacs.example")
     assert error.value.code == "pacs-tls"
     assert "pacs.example" in (error.value.peer_code or "")
+
+
+async def test_a_certificate_that_is_revoked_while_we_listen_does_not_enter_any_more(
+    foreign: TestAuthority, tmp_path: Path
+) -> None:
+    """The authorities of a site, with its own lists, beside those of the box."""
+    server = foreign.issue(
+        Profile.SSL_SERV, "site-server", common_name="localhost", unit="U", organisation="O", hosts=["localhost"]
+    )
+    client = foreign.issue(
+        Profile.ORG_AUTH_CLI, "site-client", common_name="modality.example", unit="U", organisation="O"
+    )
+    national = TestAuthority(tmp_path / "national")
+    watch = TrustWatch([national.roots], national.revocation_lists)
+    listener = DicomListener(
+        port=104,
+        tls=KeyPair(certificate=server.certificate, key=server.key),
+        client_roots=(foreign.roots,),
+        client_revocation_lists=foreign.revocation_lists,
+    )
+    tls = listener_tls(listener, watch)
+    assert tls is not None
+    settings = ReceiverSettings(
+        destinations={"DRIMBOX": uids.AS_STORED}, allowed_callers=frozenset({"MODALITY"}), certificate_names=NAMES
+    )
+    with receiving(settings, Nobody(), tls=tls) as receiver:  # type: ignore[arg-type]
+        peer = PacsPeer("DRIMBOX", "127.0.0.1", receiver.port)
+        await echo(peer, ours(foreign, client))
+        # A list is newer than another by whole seconds (RFC 5280 5.1.2.4).
+        await asyncio.sleep(1.1)
+        foreign.revoke(client)
+        assert watch.refresh()
+        with pytest.raises(Unavailable):
+            await echo(peer, ours(foreign, client))
+
+
+async def test_a_peer_that_drips_its_handshake_has_its_time(authority: TestAuthority, server: PemPair) -> None:
+    tls = server_context(load_credential(server.certificate, server.key), load_trust([authority.roots]))
+    settings = ReceiverSettings(
+        destinations={"DRIMBOX": uids.AS_STORED}, allowed_callers=frozenset({"MODALITY"}), artim_timeout=0.4
+    )
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+    with (
+        receiving(settings, Nobody(), tls=tls) as receiver,  # type: ignore[arg-type]
+        socket.create_connection(("127.0.0.1", receiver.port)) as slow,
+    ):
+        began, sent = time.monotonic(), 0
+        with contextlib.suppress(OSError):
+            for byte in hello + bytes(60):
+                slow.sendall(bytes((byte,)))
+                sent += 1
+                await asyncio.sleep(0.1)
+        assert time.monotonic() - began < 3
+        assert sent < 40
 
 
 @contextmanager

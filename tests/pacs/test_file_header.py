@@ -17,7 +17,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from drimbox.foundation.errors import Refused
-from drimbox.pacs import elements
 from drimbox.pacs.header import parse_header, read_header
 
 SHIPPED = sorted(
@@ -95,57 +94,3 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 HEAD = struct.pack("<HH2sHI", 2, 0, b"UL", 4, 28) + struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\0"
-
-
-@given(st.sampled_from(["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"]), st.binary(max_size=200))
-def test_elements_of_any_bytes(syntax: str, data: bytes) -> None:
-    with suppress(elements.InvalidDataset):
-        for element in elements.elements(memoryview(data), syntax):
-            with suppress(elements.InvalidDataset):
-                list(elements.items(element.value, syntax))
-            elements.text(element.value, "ISO_IR 192")
-
-
-def test_nesting_is_limited() -> None:
-    begin = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
-        "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
-    )
-    with pytest.raises(elements.InvalidDataset, match="deep"):
-        list(elements.elements(memoryview(begin * 1000), "1.2.840.10008.1.2.1"))
-
-
-def test_a_deflate_bomb_is_not_unpacked() -> None:
-    import zlib
-
-    packer = zlib.compressobj(9, wbits=-15)
-    bomb = packer.compress(bytes(50_000_000)) + packer.flush()
-    assert len(elements.inflated(memoryview(bomb), 1000)) == 1000
-
-
-@pytest.mark.parametrize(
-    ("value", "charset", "text"),
-    [
-        (b"H\xe9l\xe8ne^\xc9lodie ", "ISO_IR 100", "Hélène^Élodie"),
-        ("Œuvre^Chloé".encode(), "ISO_IR 192", "Œuvre^Chloé"),
-        (b"\xbduvre", "ISO_IR 203", "œuvre"),
-        (b"Buc^J\xe9r\xf4me", "ISO 2022 IR 6\\ISO 2022 IR 100", "Buc^Jérôme"),
-        (b"plain\0", "", "plain"),
-        (b"\xe9", "NO SUCH SET", "é"),
-        (b"\xe9", "ISO_IR 192", "\ufffd"),
-    ],
-)
-def test_text_in_its_character_set(value: bytes, charset: str, text: str) -> None:
-    assert elements.text(memoryview(value), charset) == text
-
-
-@given(
-    st.binary(max_size=30),
-    st.one_of(
-        st.text(max_size=20),
-        st.lists(st.sampled_from(["", "ISO 2022 IR 87", "ISO 2022 IR 149", "ISO_IR 192", "GB18030", "x"])).map(
-            "\\".join
-        ),
-    ),
-)
-def test_no_text_is_a_reason_to_fail(value: bytes, charset: str) -> None:
-    assert isinstance(elements.text(memoryview(value), charset), str)

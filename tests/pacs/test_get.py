@@ -425,6 +425,27 @@ async def test_a_peer_that_goes_in_the_middle_leaves_nothing(
     assert time.monotonic() - began < 5
 
 
+def dripping(path: Path) -> Step:
+    """Each byte a sign of life, and never an end."""
+
+    def step(sock: socket.socket) -> None:
+        read_pdu(sock)
+        read_pdu(sock)
+        for byte in stored(path)(1):
+            sock.sendall(bytes((byte,)))
+            time.sleep(0.02)
+
+    return step
+
+
+async def test_a_peer_that_drips_has_its_time(tmp_path: Path, files: list[Path]) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as error:
+        await play([accepting_get(), dripping(files[0])], tmp_path, UIDS[:2], retrieve_timeout=0.3)
+    assert error.value.code == "pacs-too-slow"
+    assert time.monotonic() - began < 6
+
+
 def not_agreed(number: int) -> bytes:
     return message(command.StoreRequest(number, MR, UIDS[0]), bytes(10), 1)
 

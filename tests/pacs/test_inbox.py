@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -174,8 +177,11 @@ def test_after_the_end_nothing_lands(inbox: Inbox, studies: Path) -> None:
     reader = Reader(inbox, of_b())
     late = inbox.admit(offer(INSTANCES[0]))
     late.path.write_bytes(image(studies).read_bytes())
-    inbox.end(reader.delivery)
-    assert reader.delivery.folder.exists()  # a file is still being written
+    with late.path.open("ab") as coming:
+        inbox.end(reader.delivery)
+        # It is still being written; nothing of it stays on the disk.
+        assert not reader.delivery.folder.exists()
+        coming.write(b"more")
     with pytest.raises(StoreRefused):
         late.landed(StoredInstance(MR, INSTANCES[0], "1.2.840.10008.1.2.1", late.path, 1))
     assert not reader.delivery.folder.exists()
@@ -275,6 +281,37 @@ def test_a_spool_is_for_one_process_and_cleaned_of_the_last(tmp_path: Path) -> N
         folder = Reader(inbox, expectation("1.2.3")).delivery.folder
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
+
+
+_KILLED = """
+import pathlib, sys, time
+from drimbox.pacs import inbox
+from drimbox.pacs.delivery import Expectation, Pressure
+from drimbox.pacs.dimse.storage import StoreOffer
+spool = pathlib.Path(sys.argv[1])
+with inbox.opened(spool) as desk:
+    awaited = Expectation("essai", "1.2.3", None, frozenset({"1.2.3.1", "1.2.3.2"}), "", "")
+    delivery = desk.alone(awaited, lambda _: None, lambda: None, Pressure())
+    for uid in awaited.instances:
+        landing = delivery.admit(StoreOffer("", "", "1.2.9", uid, "1.2.840.10008.1.2.1", None, None))
+        landing.path.write_bytes(b"PAT-TROIS" * 1000)
+    print("holding", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_gone_with_the_next_start(tmp_path: Path) -> None:
+    """Images in transit lie in clear: for as long as one retrieve, or until the box is back."""
+    spool = tmp_path / "spool"
+    with subprocess.Popen([sys.executable, "-c", _KILLED, str(spool)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"holding\n"
+        # Nobody else looks into it.
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (spool, *spool.glob("retrieve-*"))} == {0o700}
+        process.kill()
+    assert len(list(spool.rglob("*.dcm"))) == 2, "the test no longer shows anything"
+    with opened(spool):
+        assert [path.name for path in spool.iterdir()] == [".lock"]
 
 
 def test_message_ids_are_never_shared(inbox: Inbox) -> None:

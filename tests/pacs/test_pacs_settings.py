@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from drimbox.box import pacs_links
+from drimbox.box.settings.common import Section
 from drimbox.box.settings.pacs import PacsSection
-from drimbox.box.settings.source import DicomListener
+from drimbox.box.settings.source import DicomListener, Hl7Section, IocmSection
 from drimbox.pacs.nodes import Node
 
 LEAST: dict[str, Any] = {"id": "a", "host": "pacs.example", "port": 104, "ae_title": "PACS"}
@@ -67,9 +68,24 @@ def test_what_cannot_work_is_a_mistake(values: dict[str, Any]) -> None:
         section(**values)
 
 
-def test_client_certificates_need_tls() -> None:
+@pytest.mark.parametrize("listener", [DicomListener, IocmSection, Hl7Section])
+def test_client_certificates_need_tls(listener: type[Section]) -> None:
+    """Else who believes that it asks for certificates lets everybody in."""
     with pytest.raises(ValidationError, match="tls"):
-        DicomListener.model_validate({"port": 104, "client_roots": ["ca.pem"]})
+        listener.model_validate({"port": 104, "client_roots": ["ca.pem"]})
+    with pytest.raises(ValidationError, match="client_roots"):
+        listener.model_validate({"port": 104, "client_revocation_lists": ["list.crl"]})
+
+
+def test_each_title_goes_with_the_certificates_of_its_own_pacs() -> None:
+    one = section(certificate_names=["one.example"])
+    two = section(id="two", ae_title="TWO", host="two.example")
+    names = pacs_links.certificate_names((one, two), frozenset({one.ae_title, "TWO", "ARCHIVE"}))
+    assert names == {
+        one.ae_title: {"one.example"},
+        "TWO": {"two.example"},
+        "ARCHIVE": {"one.example", "two.example"},
+    }
 
 
 def test_what_was_learnt_goes_with_the_settings_that_matter(tmp_path: Path) -> None:

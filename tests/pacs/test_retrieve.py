@@ -235,7 +235,7 @@ async def test_the_embedded_pacs_sends_the_same(at_embedded: Desk, studies: Path
     [
         ({"move_status": 0xA701, "move_after": 0}, Unavailable, "pacs-retrieve-failed", "A701H"),
         ({"move_status": 0xA702, "move_after": 3}, Unavailable, "pacs-retrieve-failed", "A702H"),
-        ({"move_status": 0xA801, "move_after": 0}, Unavailable, "pacs-retrieve-failed", "A801H"),
+        ({"move_status": 0xA801, "move_after": 0}, Unavailable, "pacs-destination-unknown", "A801H"),
         ({"move_status": 0xC123, "move_after": 3}, Unavailable, "pacs-retrieve-failed", "C123H"),
         ({"move_status": 0xFE00, "move_after": 3}, Unavailable, "pacs-retrieve-failed", "FE00H"),
         ({"move_aborts": True, "move_after": 3}, Unavailable, "pacs-aborted", None),

@@ -109,6 +109,8 @@ async def through(work: Callable[[], Awaitable[Outcome]]) -> None:
 async def play(dsn: str, steps: list[Step]) -> None:
     async with database.opened(dsn, size=2) as pool:
         async with pool.connection() as connection:
+            # The journal is not truncated otherwise.
+            await connection.execute("SET LOCAL session_replication_role = replica")
             await connection.execute(f"TRUNCATE {TABLES} CASCADE")  # type: ignore[arg-type]
         world = world_on(pool)
         world.pacs.hold(study_of())

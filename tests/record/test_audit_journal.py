@@ -8,7 +8,7 @@ import pytest
 
 from drimbox.foundation.errors import Misconfigured, Rejected, Unavailable
 from drimbox.identity.ins import Ins
-from drimbox.record import logs
+from drimbox.record import logs, words
 from drimbox.record.audit import Actor, Event, Journal, Kind, Object, Outcome, Search, Thing, failed
 from drimbox.record.pseudonym import PatientKey, load_patient_key
 from drimbox.store.database import Pool
@@ -161,3 +161,25 @@ def test_a_damaged_key_is_said_and_not_replaced(tmp_path: Path, content: str) ->
     with pytest.raises(Misconfigured, match="sauvegarde"):
         load_patient_key(path)
     assert path.read_text() == content
+
+
+def test_every_kind_thing_and_outcome_has_a_name() -> None:
+    assert set(words.KINDS) == set(Kind)
+    assert set(words.THINGS) == set(Thing)
+    assert set(words.OUTCOMES) == set(Outcome)
+
+
+async def test_an_export_gives_everything_whatever_its_length(pool: Pool, key: PatientKey) -> None:
+    journal = Journal(pool, key)
+    async with pool.connection() as connection:
+        for number in range(2050):
+            await journal.write(connection, Event(Kind.STARTED, Actor(system="drimbox"), correlation=str(number)))
+    found = [r.event.correlation async for r in await journal.export(Search(kind=Kind.STARTED, limit=3), READER)]
+    assert found == [str(number) for number in reversed(range(2050))]
+    assert len(await journal.search(Search(kind=Kind.AUDIT_EXPORTED), READER)) == 1
+
+
+def test_no_cell_of_a_table_is_a_formula() -> None:
+    assert (
+        words.row(("=1+1", "+33", "-1", "@x", "\tx", "a;b", 'c"d')) == b'\'=1+1;\'+33;\'-1;\'@x;\'\tx;"a;b";"c""d"\r\n'
+    )

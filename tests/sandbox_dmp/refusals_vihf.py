@@ -232,6 +232,17 @@ CASES = [
     told("VIHF.SPECIALITY", TOKEN, role(2, codeSystem="1.2.3"), "system"),
     told("VIHF.PURPOSE", TOKEN, edit(f"{PURPOSE}//hl7:PurposeOfUse", code="curiosity")),
     told("VIHF.PURPOSE", TOKEN, without(f"{PURPOSE}//hl7:PurposeOfUse"), "empty"),
+    told("VIHF.REASON", TOKEN, edit(f"{PURPOSE}//hl7:PurposeOfUse", code="bris_de_glace"), "none given"),
+    told(
+        "VIHF.REASON",
+        TOKEN,
+        added(
+            "saml:AttributeStatement",
+            '<saml:Attribute Name="Mode_Acces_Raison"><saml:AttributeValue>Urgence</saml:AttributeValue>'
+            "</saml:Attribute>",
+        ),
+        "normal access",
+    ),
     told("VIHF.RESOURCE", TOKEN, edit(value("Ressource_URN"), text="urn:dmp:x")),
     told(
         "VIHF.SECRET",

@@ -246,6 +246,7 @@ class Scene:
             "LPS_Nom": "drimbox",
             "LPS_Version": "1.0",
             "LPS_ID_HOMOLOGATION_DMP": "TEST-000000",
+            **({} if caller.purpose == "normal" else {"Mode_Acces_Raison": "Urgence vitale"}),
         }
         attributes = "".join(
             f'<saml:Attribute Name="{name}"><saml:AttributeValue>{value}</saml:AttributeValue></saml:Attribute>'

@@ -270,6 +270,7 @@ def psc(listener: Listener, authority: TestAuthority, operator: PemPair, key_fol
         certificate_subject=SUBJECT,
         post_logout_redirect_uris=("https://autre.example/fin?x=1",),
         frontchannel_logout="https://autre.example/cadre",
+        ciba=True,
     )
     app = psc_app(
         listener.base,

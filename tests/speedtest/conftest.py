@@ -15,11 +15,13 @@ from drimbox.sandbox.pki import Profile, TestAuthority
 
 
 @pytest.fixture
-def configure(authority: TestAuthority, tmp_path: Path) -> Configure:
+def configure(authority: TestAuthority, tmp_path: Path, dsn: str) -> Configure:
     """Writes a box's TOML file for a PACS; ``more`` are further lines of its section."""
     pair = authority.issue(
         Profile.SSL_SERV, "speedtest", common_name="DRIMbox", unit="1750803447", organisation="S", hosts=("localhost",)
     )
+
+    (tmp_path / "database").write_text(dsn)
 
     def write(*, pacs_port: int, dicom_port: int, more: str = "") -> Path:
         file = tmp_path / "box.toml"

@@ -32,6 +32,9 @@ state_dir = "state"
 [trust]
 roots = ["{roots}"]
 
+[database]
+dsn_file = "database"
+
 [[structures]]
 id = "s"
 name = "S"

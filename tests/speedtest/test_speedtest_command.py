@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,21 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
+import psycopg
 import pytest
 from click.testing import CliRunner
 from speedtest_site import Configure, Held, Scripted, free_port, scripted, settings_of
 
+from drimbox.box.operator import shell_user
 from drimbox.box.pacs_links import accessible, linked, receiver_settings
 from drimbox.box.settings import Settings
 from drimbox.box.speedtest import Options, measured
+from drimbox.box.traces import recording
 from drimbox.cli import main
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.http_client import HttpClient
 from drimbox.pacs import inbox
 from drimbox.pacs.dimse.receiver import receiving
+from drimbox.record.audit import Journal
 from drimbox.speedtest import door
 from drimbox.speedtest.measuring import Progress
+from drimbox.store import database
 from drimbox.trust.watch import TrustWatch
 
 pytestmark = pytest.mark.requirement("DB.SO.102")
@@ -71,6 +77,44 @@ def test_nothing_of_the_patient_is_written_and_no_image_stays(
         assert held.native.instances[0] not in text
     assert held.native.study_uid not in report.read_text("utf-8")
     assert not list((tmp_path / "state").rglob("*.dcm"))
+
+
+def audited(dsn: str) -> list[tuple[str, int, str, str, list[str]]]:
+    """The measurements of the audit journal: action, outcome and its text, who, what."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT action, outcome, outcome_text, actor->>'person', objects FROM audit "
+            "WHERE event = '110104/speedtest' ORDER BY id"
+        ).fetchall()
+    return [(*row[:4], [one["identifier"] for one in row[4]]) for row in rows]  # type: ignore[misc]
+
+
+@pytest.mark.requirement("DB.SO.46")
+async def test_who_measured_with_which_study_is_in_the_journal(held: Held, configure: Configure, dsn: str) -> None:
+    """By itself and through the box that runs, where it succeeded and where not."""
+    file = configure(pacs_port=held.peer.port, dicom_port=held.dicom_port)
+    study = held.compressed.study_uid
+    await asyncio.to_thread(run, "--config", file, "--study", study)
+    await asyncio.to_thread(run, "--config", file, "--study", "1.2.3")
+    settings = settings_of(file)
+    shutil.rmtree(settings.box.state_dir)
+    async with running_box(settings):
+        await asyncio.to_thread(measured, settings, Options(study))
+    (first, unknown, third) = audited(dsn)
+    assert first == third == ("R", 0, "", shell_user().person, ["PACS scanner", study])
+    assert unknown[1] == 4
+    assert unknown[2].startswith("study-unknown")
+    assert unknown[4] == ["PACS scanner", "1.2.3"]
+
+
+async def test_what_cannot_be_written_down_is_not_done(held: Held, configure: Configure, dsn: str) -> None:
+    settings = settings_of(configure(pacs_port=held.peer.port, dicom_port=held.dicom_port))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE audit RENAME TO gone")
+        with pytest.raises(DrimboxError) as caught:
+            await asyncio.to_thread(measured, settings, Options(held.compressed.study_uid))
+        connection.execute("ALTER TABLE gone RENAME TO audit")
+    assert caught.value.code == "audit-silent"
 
 
 def test_images_that_come_uncompressed_leave_a_doubt_that_is_told(held: Held, configure: Configure) -> None:
@@ -187,7 +231,10 @@ async def running_box(settings: Settings) -> AsyncIterator[None]:
         stack.callback(link.close)
         means = Means(settings, SystemClock(), http, trust)
         access = accessible(settings.pacs[0], link, desk, settings.source.dicom.ae_title, means)
-        await stack.enter_async_context(door.listening(state, {"scanner": access}, SystemClock()))
+        assert settings.database.dsn_file is not None
+        pool = await stack.enter_async_context(database.opened(settings.database.dsn_file.read_text(), size=1))
+        listening = door.listening(state, {"scanner": access}, SystemClock(), recording(Journal(pool)))
+        await stack.enter_async_context(listening)
         yield
 
 
@@ -220,10 +267,10 @@ async def test_two_at_once_are_one_too_many_and_leaving_ends_a_measurement(held:
                 if now.expected:
                     begun.set()
 
-            first = asyncio.create_task(door.asked(state, "", study, tell))
+            first = asyncio.create_task(door.asked(state, "", study, tell, by="os:x"))
             await asyncio.wait_for(begun.wait(), 10)
             with pytest.raises(DrimboxError) as caught:
-                await door.asked(state, "", study, lambda _: None)
+                await door.asked(state, "", study, lambda _: None, by="os:x")
             assert caught.value.code == "measuring"
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
@@ -237,7 +284,7 @@ async def test_two_at_once_are_one_too_many_and_leaving_ends_a_measurement(held:
 
 async def _refusal(state: Path) -> str:
     with pytest.raises(DrimboxError) as caught:
-        await door.asked(state, "", "1.2.3", lambda _: None)
+        await door.asked(state, "", "1.2.3", lambda _: None, by="os:x")
     return caught.value.code
 
 

@@ -238,6 +238,82 @@ def test_a_resumed_session_does_not_skip_revocation(stranger: TestAuthority, mak
     assert kept.version() == "TLSv1.2"
 
 
+def test_a_resumed_session_does_not_skip_revocation_where_a_thread_serves_it(
+    stranger: TestAuthority, make: Callable[..., PemPair]
+) -> None:
+    """The DICOM listeners: sockets, not asyncio."""
+    stranger.publish_revocations()
+    visitor = make(stranger, Profile.ORG_AUTH_CLI, "resuming-modality")
+    watch = TrustWatch([stranger.roots], stranger.revocation_lists)
+    pair = usable(make(stranger, Profile.SSL_SERV, "threaded-server", "db1.test"))
+    listener = watch.enrol(server_context(pair, watch.trust))
+    client = client_context(watch.trust, usable(visitor))
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    with contextlib.ExitStack() as stack:
+
+        def connect(session: ssl.SSLSession | None) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+            """Both ends; they stay alive, for OpenSSL forgets the session of a connection that was dropped."""
+            near, far = socket.socketpair()
+            near.settimeout(5)
+            far.settimeout(5)
+            theirs = client.wrap_socket(
+                near, server_hostname="db1.test", session=session, do_handshake_on_connect=False
+            )
+            stack.callback(theirs.close)
+            thread = threading.Thread(target=_quietly, args=(theirs,))
+            thread.start()
+            try:
+                ours = stack.enter_context(listener.wrap_socket(far, server_side=True))
+            finally:
+                thread.join(5)
+            return ours, theirs
+
+        _, first = connect(None)
+        again, _ = connect(first.session)
+        assert again.session_reused, "the test no longer shows anything"
+        time.sleep(1.1)
+        stranger.revoke(visitor)
+        assert watch.refresh()
+        with pytest.raises(ssl.SSLCertVerificationError, match="certificate-revoked"):
+            connect(first.session)
+
+
+def _quietly(connection: ssl.SSLSocket) -> None:
+    with contextlib.suppress(OSError):
+        connection.do_handshake()
+
+
+def test_a_site_has_authorities_of_its_own_beside(
+    pki: TestAuthority, stranger: TestAuthority, make: Callable[..., PemPair]
+) -> None:
+    """What is believed of a PACS is not believed of another DRIMbox; each has its lists, renewed together."""
+    stranger.publish_revocations()
+    national = TrustWatch([pki.roots], pki.revocation_lists)
+    visitor = make(stranger, Profile.ORG_AUTH_CLI, "site-visitor")
+    server = usable(make(stranger, Profile.SSL_SERV, "site-server", "db1.test"))
+    local = national.beside([stranger.roots], stranger.revocation_lists)
+    listener = local.enrol(server_context(server, local.trust))
+    shake_hands(listener, raw_client(stranger, visitor))
+    wide = national.enrol(server_context(server, national.trust))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(wide, raw_client(stranger, visitor))
+    time.sleep(1.1)
+    stranger.revoke(visitor)
+    assert national.refresh() is True
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate revoked"):
+        shake_hands(listener, raw_client(stranger, visitor))
+
+
+def test_authorities_beside_without_lists_share_those_that_are_theirs(
+    pki: TestAuthority, stranger: TestAuthority
+) -> None:
+    national = TrustWatch([pki.roots], pki.revocation_lists)
+    assert national.beside([pki.roots]).trust.revocation.configured
+    # A list that is lacking would refuse everyone.
+    assert not national.beside([stranger.roots]).trust.revocation.configured
+
+
 @contextmanager
 def openssl_server(pair: PemPair, pki: TestAuthority, *options: str) -> Iterator[int]:
     """The openssl command as a server that asks for nothing and answers with a page."""

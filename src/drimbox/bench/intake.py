@@ -121,7 +121,8 @@ async def receiving(dsn: str, folder: Path) -> AsyncIterator[tuple[int, asyncio.
         )
     assert process.stdout is not None
     try:
-        said = await asyncio.wait_for(process.stdout.readline(), 60)
+        async with asyncio.timeout(60):
+            said = await process.stdout.readline()
         yield int(said), process
     finally:
         with suppress(ProcessLookupError):

@@ -250,7 +250,16 @@ def _of_a_structure(place: tuple[str | int, ...]) -> bool:
 
 def _made_at_need(place: tuple[str | int, ...]) -> bool:
     """Folders that the box makes itself, and the files of key pairs, which are looked at together."""
-    return place[-1] in ("certificate", "key", "state_dir", "viewer_dir", "cache_dir")
+    return place[-1] in (
+        "certificate",
+        "key",
+        "state_dir",
+        "viewer_dir",
+        "cache_dir",
+        "transit_dir",
+        "tools_dir",
+        "vault_secret",
+    )
 
 
 def _walk(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -18,8 +18,10 @@ from drimbox.box.services import Services, credential
 from drimbox.box.settings import Settings
 from drimbox.box.settings.console import ConsoleSection
 from drimbox.box.structures import Served
+from drimbox.certificates.acts import CertificateActs
 from drimbox.console.account import LockRules
 from drimbox.console.app import console_app
+from drimbox.console.journal import JournalRoom
 from drimbox.console.passwords import PasswordRules
 from drimbox.console.sessions import Limits
 from drimbox.console.walks import WalkRoom
@@ -37,7 +39,13 @@ _REFUSAL_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def running(services: Services, section: ConsoleSection, structures: Mapping[str, Served]) -> AsyncIterator[None]:
+async def running(
+    services: Services,
+    section: ConsoleSection,
+    structures: Mapping[str, Served],
+    certificates: CertificateActs | None = None,
+    journal_room: JournalRoom | None = None,
+) -> AsyncIterator[None]:
     """Serve the console until the block ends. Raises ``Misconfigured``, ``OSError``."""
     settings = services.settings
     async with AsyncExitStack() as stack:
@@ -64,6 +72,8 @@ async def running(services: Services, section: ConsoleSection, structures: Mappi
                 passwords=password_rules(section),
                 locking=LockRules(section.lock_failures, section.lock_minutes),
                 walk_room=_walk_room(services),
+                certificates=certificates,
+                journal_room=journal_room,
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.

@@ -7,14 +7,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from drimbox import __version__
-from drimbox.box.services import Services, credential
+from drimbox.box.importing import importing
+from drimbox.box.pacs_links import linked
+from drimbox.box.services import Services, credential, psc_tls
 from drimbox.box.settings.consumer import ConsumerSection
-from drimbox.box.structures import Keys, Served
+from drimbox.box.structures import Keys, Served, pacs_of
 from drimbox.consumer.app import consumer_app
-from drimbox.consumer.ports import ConsumerStructure, Structures
+from drimbox.consumer.identity_check import Rules
+from drimbox.consumer.memory import PracticeMemory, StoredPractices
+from drimbox.consumer.ports import ConsumerStructure, LocalPacs, RemotePsc, Structures
 from drimbox.consumer.sessions import Limits
+from drimbox.consumer.users import StoredUsers
+from drimbox.consumer.web.desk import ListSettings
 from drimbox.foundation.http_server import serving
 from drimbox.images.client import WadoClient
+from drimbox.images.workers import worker_pool
+from drimbox.national.psc.ciba import DeviceLogin
+from drimbox.national.psc.exchange import ApiAccess, ApiServer
+from drimbox.national.psc.proxy import ProxyAddresses, ProxyLogin
+from drimbox.pacs.presence import Holdings
+from drimbox.reports.report import Coded
 from drimbox.trust.tls import server_context
 
 
@@ -25,25 +37,54 @@ async def running(
     """Serve the consumer's pages until the block ends. Raises ``Misconfigured``, ``OSError``."""
     settings = services.settings
     async with AsyncExitStack() as stack:
+        # One process is enough: it makes the one picture that is seen while the viewer starts.
+        decoder = await stack.enter_async_context(worker_pool(size=1, timeout=10))
+        await decoder.warm()
+        served = [
+            _structure(services, s, s.keys, _local_pacs(stack, services, section, s))
+            for s in structures.values()
+            if s.keys is not None
+        ]
+        wado = WadoClient(
+            services.http,
+            services.clock,
+            silence=section.fetch_timeout,
+            max_bytes=section.max_series_bytes,
+            min_free=section.min_free_bytes,
+        )
+        rules = Rules(section.identity.traits, section.identity.birth_place)
+        imports = await stack.enter_async_context(importing(services, section, served, wado, rules))
         app = await stack.enter_async_context(
             consumer_app(
                 box_name=settings.box.name,
                 version=__version__,
                 public_url=section.public_url,
                 call_paths=section.call_paths,
+                issuers=section.ipp_issuers,
+                memory=_memory(services, section),
+                redirects=settings.psc.login != "ciba",
+                remote=_remote(services),
                 environment=settings.box.environment,
                 consent_values=section.consent_values,
                 syntaxes=section.syntaxes_view,
                 psc=services.psc,
                 dmp=services.dmp,
-                structures=Structures([_structure(s, s.keys) for s in structures.values() if s.keys is not None]),
+                structures=Structures(served),
+                users=StoredUsers(services.pool, services.patient_key, days=section.exams.visit_days),
+                listing=_listing(section),
+                report_types=tuple(Coded(*each.split("^")) for each in section.exams.report_types),
+                identity=rules,
                 whitelist=services.whitelist,
-                wado=WadoClient(
-                    services.http, services.clock, silence=section.fetch_timeout, max_bytes=section.max_series_bytes
-                ),
+                wado=imports.images,
+                imports=imports.desk,
+                media=imports.media,
+                logins=imports.logins,
+                prefetch=section.cache.prefetch,
                 journal=services.journal,
                 clock=services.clock,
                 viewer_dir=section.viewer_dir or viewer,
+                decoder=decoder,
+                with_weasis=section.weasis,
                 folder=settings.box.state_dir / "sessions",
                 limits=Limits(
                     session=section.session_hours * 3600,
@@ -58,7 +99,72 @@ async def running(
         yield
 
 
-def _structure(one: Served, keys: Keys) -> ConsumerStructure:
-    return ConsumerStructure(
-        id=one.id, name=one.settings.name, identifiers=one.identifiers, wado_tls=keys.tls, actor=one.actor
+def _remote(services: Services) -> RemotePsc | None:
+    """The login on the professional's own device, when it is offered."""
+    psc = services.settings.psc
+    if psc.login == "code":
+        return None
+    if psc.proxy is None:
+        return DeviceLogin(services.psc, services.clock)
+    return ProxyLogin(
+        services.http,
+        psc_tls(services.settings, services.trust, proxy=True),
+        ProxyAddresses(psc.proxy, psc.proxy_userinfo.strip("/"), psc.proxy_token.strip("/")),
+        psc.client_id,
+        services.clock,
+        timeout=psc.timeout,
+        patience=psc.proxy_timeout,
     )
+
+
+def _memory(services: Services, section: ConsumerSection) -> PracticeMemory | None:
+    if not section.practice_days:
+        return None
+    return StoredPractices(services.pool, services.patient_key, days=section.practice_days)
+
+
+def _listing(section: ConsumerSection) -> ListSettings:
+    return ListSettings(
+        news_days=section.exams.news_days,
+        emergency_minutes=section.access.emergency_minutes,
+        withdraw_on_refusal=section.access.withdraw_on_refusal,
+        kos_ahead=section.exams.kos_ahead,
+        probe_sources=section.exams.probe_sources,
+        rows=section.exams.rows,
+    )
+
+
+def _local_pacs(
+    stack: AsyncExitStack, services: Services, section: ConsumerSection, one: Served
+) -> tuple[LocalPacs, ...]:
+    """The PACSs in which the studies of a structure are looked for."""
+    if not section.exams.find_in_pacs:
+        return ()
+    sections = {p.id: p for p in services.settings.pacs}
+    found: list[LocalPacs] = []
+    for name in pacs_of(one.settings, tuple(sections)):
+        link = linked(sections[name], services.trust)
+        stack.callback(link.close)
+        found.append(Holdings(link))
+    return tuple(found)
+
+
+def _structure(services: Services, one: Served, keys: Keys, pacs: tuple[LocalPacs, ...]) -> ConsumerStructure:
+    return ConsumerStructure(
+        id=one.id,
+        name=one.settings.name,
+        identifiers=one.identifiers,
+        wado_tls=keys.tls,
+        actor=one.actor,
+        api=_api(services, keys),
+        pacs=pacs,
+    )
+
+
+def _api(services: Services, keys: Keys) -> ApiAccess | None:
+    """Tokens of the DMP's API for a structure, whose certificate they are bound to."""
+    dmp, psc = services.settings.dmp, services.settings.psc
+    if dmp.consultation == "AIR":
+        return None
+    server = ApiServer(dmp.api_token or "", psc.client_id, dmp.api_scope, dmp.api_subject_issuer)
+    return ApiAccess(services.http, keys.tls, server, services.clock, timeout=psc.timeout)

@@ -8,8 +8,8 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from drimbox.box.run import database_of
 from drimbox.box.settings import Settings
+from drimbox.box.state import database_of
 from drimbox.console.acts import ActRefused, Acts
 from drimbox.foundation.clock import PARIS, SystemClock
 from drimbox.foundation.uids import is_uid
@@ -79,14 +79,19 @@ def shell_user() -> Actor:
 
 def on_database(settings: Settings, work: Callable[[Pool], Awaitable[T]]) -> T:
     """Do something with the box's database, whether the box runs or not."""
+    with database_of(settings) as dsn:
+        return on_dsn(dsn, work)
 
-    async def run(dsn: str) -> T:
+
+def on_dsn(dsn: str, work: Callable[[Pool], Awaitable[T]]) -> T:
+    """The same, with a database that runs already."""
+
+    async def run() -> T:
         async with database.opened(dsn, size=2) as pool:
             return await work(pool)
 
-    with database_of(settings) as dsn:
-        database.migrate(dsn)
-        return asyncio.run(run(dsn))
+    database.migrate(dsn)
+    return asyncio.run(run())
 
 
 def _acts(pool: Pool) -> Acts:

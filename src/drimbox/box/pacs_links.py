@@ -6,13 +6,11 @@ import hashlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from drimbox.box.services import credential
 from drimbox.box.settings import Settings
-from drimbox.box.settings.common import KeyPair
-from drimbox.box.settings.pacs import PacsNode, PacsSection, PacsWeb
+from drimbox.box.settings.pacs import PacsNode, PacsSection, PacsTls, PacsWeb
 from drimbox.box.settings.source import SourceSection
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.http_client import HttpClient
@@ -30,7 +28,7 @@ from drimbox.pacs.ways import Ways
 from drimbox.pacs.web_query import WebStudyFinder
 from drimbox.pacs.web_retrieve import WebSeriesSource
 from drimbox.trust.keystore import read_file
-from drimbox.trust.tls import client_context, load_trust, server_context
+from drimbox.trust.tls import client_context
 from drimbox.trust.watch import TrustWatch
 
 _FIND = ("dimse", "dicomweb")
@@ -92,7 +90,7 @@ def linked_for_echo(section: PacsSection, trust: TrustWatch) -> PacsLink:
 def accessible(section: PacsSection, link: PacsLink, inbox: Inbox, destination_ae: str, services: Means) -> PacsAccess:
     """The PACS with every way to it that the configuration allows. Raises ``Misconfigured``."""
     contents = Contents()
-    web = _web(section.dicomweb, section.id, services) if section.dicomweb is not None else None
+    web = web_service(section.dicomweb, section.id, services) if section.dicomweb is not None else None
     finders: dict[str, StudyFinder] = {"dimse": PacsStudyFinder(link)}
     if web is not None:
         finders["dicomweb"] = WebStudyFinder(link, web)
@@ -107,32 +105,55 @@ def accessible(section: PacsSection, link: PacsLink, inbox: Inbox, destination_a
     return PacsAccess(link, finder, source, finders.get("dicomweb"))
 
 
+def findable(section: PacsSection, link: PacsLink, services: Means) -> StudyFinder:
+    """What a PACS holds, asked by every way that the configuration allows. Raises ``Misconfigured``."""
+    finders: dict[str, StudyFinder] = {"dimse": PacsStudyFinder(link)}
+    if section.dicomweb is not None:
+        finders["dicomweb"] = WebStudyFinder(link, web_service(section.dicomweb, section.id, services))
+    return AnyFinder(finders, _ways(section, "find", finders, services), Contents())
+
+
+def web_finder(section: PacsSection, link: PacsLink, services: Means) -> StudyFinder | None:
+    """QIDO-RS of the PACS, where the configuration has it. Raises ``Misconfigured``."""
+    if section.dicomweb is None:
+        return None
+    return WebStudyFinder(link, web_service(section.dicomweb, section.id, services))
+
+
+def ways_of(section: PacsSection, services: Means) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How it is asked and how images are fetched, first way first, as far as is known by now."""
+    web = () if section.dicomweb is None else ("dicomweb",)
+    finding = dict.fromkeys(("dimse", *web))
+    retrieving = dict.fromkeys(("move", "get", *web))
+    return (
+        _ways(section, "find", finding, services).in_order(),
+        _ways(section, "retrieve", retrieving, services).in_order(),
+    )
+
+
 def receiver_settings(section: SourceSection, pacs: tuple[PacsSection, ...]) -> ReceiverSettings:
     """The listener for what the PACSs move to us: who may associate, and by which certificate."""
     listener = section.dicom
     allowed = frozenset(listener.allowed_callers or (title for one in pacs for title in one.stores_as))
-    names: dict[str, frozenset[str]] = {}
-    for one in pacs if listener.client_roots else ():
-        for title in one.stores_as:
-            names[title] = names.get(title, frozenset()) | _certificate_names(one)
     return ReceiverSettings(
         destinations={listener.ae_title: uids.AS_STORED},
         allowed_callers=allowed,
-        certificate_names=names if listener.client_roots else None,
+        certificate_names=certificate_names(pacs, allowed) if listener.client_roots else None,
         host=listener.host,
         port=listener.port,
         max_associations=listener.max_associations,
     )
 
 
-def receiver_tls(section: SourceSection) -> ssl.SSLContext | None:
-    """TLS of that listener. Raises ``Misconfigured``."""
-    listener = section.dicom
-    if listener.tls is None:
-        return None
-    return server_context(
-        credential(listener.tls), load_trust(listener.client_roots) if listener.client_roots else None
-    )
+def certificate_names(pacs: tuple[PacsSection, ...], titles: frozenset[str]) -> dict[str, frozenset[str]]:
+    """For each AE title that may call, the names of which its certificate must carry one: those of the PACS that calls
+    itself so, or of any PACS where the title is none of theirs."""
+    any_of_them = frozenset(name for one in pacs for name in _certificate_names(one))
+    found = {}
+    for title in titles:
+        owners = [_certificate_names(one) for one in pacs if title in one.stores_as]
+        found[title] = frozenset().union(*owners) if owners else any_of_them
+    return found
 
 
 def _nodes(nodes: tuple[PacsNode, ...]) -> tuple[Node, ...]:
@@ -146,21 +167,23 @@ def _certificate_names(section: PacsSection) -> frozenset[str]:
     return frozenset((*named, *(node.host for node in section.nodes)))
 
 
-def _web(section: PacsWeb, pacs_id: str, services: Means) -> WebService:
+def web_service(section: PacsWeb, pacs_id: str, services: Means) -> WebService:
+    """The DICOMweb service of a PACS. Raises ``Misconfigured``."""
     password = ""
     if section.password_file is not None:
         password = read_file(section.password_file).decode("utf-8").strip()
-    tls = _client_tls(section.roots, section.client, services.trust)
+    tls = _client_tls(section, services.trust)
     return WebService(services.http, DicomWeb(section.url, tls, section.user, password), pacs_id)
 
 
 def _dicom_tls(section: PacsSection, trust: TrustWatch) -> ssl.SSLContext | None:
-    return _client_tls(section.tls.roots, section.tls.client, trust) if section.tls is not None else None
+    return _client_tls(section.tls, trust) if section.tls is not None else None
 
 
-def _client_tls(roots: tuple[Path, ...], client: KeyPair | None, trust: TrustWatch) -> ssl.SSLContext:
-    ours = credential(client) if client is not None else None
-    return client_context(load_trust(roots), ours) if roots else trust.enrol(client_context(trust.trust, ours))
+def _client_tls(section: PacsTls | PacsWeb, trust: TrustWatch) -> ssl.SSLContext:
+    ours = credential(section.client) if section.client is not None else None
+    theirs = trust.beside(section.roots, section.revocation_lists) if section.roots else trust
+    return theirs.enrol(client_context(theirs.trust, ours))
 
 
 def _ways(section: PacsSection, what: str, available: Mapping[str, object], services: Means) -> Ways:

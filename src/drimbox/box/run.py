@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from drimbox import __version__
-from drimbox.box import console, consumer, services, source
+from drimbox.box import certificates, console, consumer, journal, services, source
+from drimbox.box.notifying import notifying
 from drimbox.box.settings import Settings
+from drimbox.box.state import alone, database_of
 from drimbox.box.structures import served
+from drimbox.console.journal import JournalRoom
 from drimbox.foundation import event_loop
-from drimbox.foundation.errors import DrimboxError, Misconfigured
+from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.memory import few_arenas
 from drimbox.foundation.signals import stop_on
 from drimbox.record import logs
 from drimbox.record.audit import Actor, Event, Kind
-from drimbox.store import database, embedded
+from drimbox.store import database
 
 _log = logging.getLogger(__name__)
 
@@ -47,32 +47,6 @@ def main_box(settings: Settings) -> int:
         return 1
 
 
-@contextlib.contextmanager
-def alone(state: Path) -> Iterator[None]:
-    """Hold the state folder: a box started twice by mistake would throw away the images that the first is serving.
-
-    Raises ``Misconfigured`` (``state-in-use``). A killed box lets go of it by dying.
-    """
-    with (state / "box.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            reason = f"Une DRIMbox tourne déjà avec le dossier {state} : une seconde ne peut pas s'en servir"
-            raise Misconfigured(reason, code="state-in-use") from None
-        yield
-
-
-@contextlib.contextmanager
-def database_of(settings: Settings) -> Iterator[str]:
-    """The DSN of the site's own PostgreSQL when it gave one, else of the embedded one, which may be running already."""
-    file = settings.database.dsn_file
-    if file is not None:
-        yield file.read_text("utf-8").strip()
-        return
-    with embedded.running(settings.box.state_dir / "postgres") as dsn:
-        yield dsn
-
-
 async def _run(settings: Settings, dsn: str) -> int:
     stop = asyncio.Event()
     stop_on(stop)
@@ -80,13 +54,31 @@ async def _run(settings: Settings, dsn: str) -> int:
         pool = await stack.enter_async_context(database.opened(dsn, size=settings.database.pool_size))
         common = await stack.enter_async_context(services.opened(settings, pool))
         structures = served(common)
+        keeper = await stack.enter_async_context(
+            journal.kept(settings, pool, common.patient_key, common.journal, common.clock)
+        )
+        await stack.enter_async_context(notifying(settings, pool, common.http, common.clock))
         if settings.source is not None:
             await stack.enter_async_context(source.running(common, settings.source, structures, dsn))
         if settings.consumer is not None:
             viewer = Path(os.environ.get("DRIMBOX_HOME", Path.cwd())) / "var" / "viewer"
             await stack.enter_async_context(consumer.running(common, settings.consumer, structures, viewer))
+        market = None
+        if settings.market_certificate is not None:
+            parts = certificates.assembled(
+                settings,
+                settings.market_certificate,
+                dsn=dsn,
+                pool=pool,
+                http=common.http,
+                clock=common.clock,
+                journal=common.journal,
+            )
+            market = await stack.enter_async_context(certificates.running(parts))
         if settings.console is not None:
-            await stack.enter_async_context(console.running(common, settings.console, structures))
+            acts = market.acts if market is not None else None
+            room = JournalRoom(common.journal, keeper, settings.box.environment)
+            await stack.enter_async_context(console.running(common, settings.console, structures, acts, room))
         itself = Actor(system=f"{settings.box.name} {__version__}")
         await common.journal.write(None, Event(Kind.STARTED, itself))
         print("READY", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from drimbox.national.dmp.client import DmpClient, DmpEndpoints, Software
 from drimbox.national.psc.client import PscClient
 from drimbox.national.whitelist import Whitelist, WhitelistKeeper, verify
 from drimbox.record.audit import Journal
-from drimbox.record.pseudonym import load_patient_key
+from drimbox.record.pseudonym import PatientKey, load_patient_key
 from drimbox.store.database import Pool
 from drimbox.trust.keystore import Credential, load_credential, read_file
 from drimbox.trust.profiles import Profile, require_profile
@@ -49,6 +50,7 @@ class Services:
     psc: PscClient
     whitelist: WhitelistKeeper
     journal: Journal
+    patient_key: PatientKey
 
 
 def credential(pair: KeyPair) -> Credential:
@@ -62,6 +64,7 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
     """Everything ready to use. Raises ``Misconfigured`` for keys, lists or roots that cannot be used."""
     clock = SystemClock()
     trust = TrustWatch(settings.trust.roots, settings.trust.revocation_lists)
+    key = patient_key(settings)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(HttpClient())
         services = Services(
@@ -73,7 +76,8 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
             dmp=_dmp(settings, http, clock),
             psc=_psc(settings, http, clock, trust),
             whitelist=_whitelist(settings, http, clock, trust, pool),
-            journal=Journal(pool, load_patient_key(_secrets(settings) / "audit.key")),
+            journal=Journal(pool, key),
+            patient_key=key,
         )
         tasks = [asyncio.create_task(_keep_trust(trust)), asyncio.create_task(_keep_whitelist(settings, services))]
         try:
@@ -82,6 +86,11 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def patient_key(settings: Settings) -> PatientKey:
+    """The key of the patient references in the journal. Raises ``Misconfigured``."""
+    return load_patient_key(_secrets(settings) / "audit.key")
 
 
 def _secrets(settings: Settings) -> Path:
@@ -108,14 +117,20 @@ def _dmp(settings: Settings, http: HttpClient, clock: Clock) -> DmpClient:
 
 def _psc(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch) -> PscClient:
     psc = settings.psc
-    pair = credential(psc.auth) if psc.auth is not None else _first_structure(settings)
     secret = None
     if psc.client_secret_file is not None:
         secret = read_file(psc.client_secret_file).strip().decode("utf-8")
-    # A public CA: its revocation lists are not among those of IGC-Sante.
-    public = client_context(load_trust(psc.roots), pair) if psc.roots else None
-    tls = public or trust.enrol(client_context(trust.trust, pair))
+    tls = psc_tls(settings, trust)
     return PscClient(http, tls, psc.discovery, psc.client_id, secret, clock, psc.timeout, psc.acr, psc.scope)
+
+
+def psc_tls(settings: Settings, trust: TrustWatch, *, proxy: bool = False) -> ssl.SSLContext:
+    """How this box shows itself to PSC (RFC 8705), or to the ``proxy`` e-Sante before it, which is no public server."""
+    psc = settings.psc
+    pair = credential(psc.auth) if psc.auth is not None else _first_structure(settings)
+    # A public CA: its revocation lists are not among those of IGC-Sante.
+    public = client_context(load_trust(psc.roots), pair) if psc.roots and not proxy else None
+    return public or trust.enrol(client_context(trust.trust, pair))
 
 
 def _first_structure(settings: Settings) -> Credential | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,13 +12,15 @@ from psycopg_pool import PoolTimeout
 from drimbox import __version__
 from drimbox.box.caching import caching
 from drimbox.box.former_paths import with_former_paths
-from drimbox.box.pacs_links import accessible, linked, receiver_settings, receiver_tls
+from drimbox.box.listeners import listener_tls
+from drimbox.box.pacs_links import accessible, certificate_names, linked, receiver_settings
 from drimbox.box.reconciliation import walk_drivers
 from drimbox.box.services import Services, credential
 from drimbox.box.settings.pacs import PacsSection
 from drimbox.box.settings.source import IocmSection, SourceSection
 from drimbox.box.structures import Served, pacs_of
-from drimbox.box.traces import event_of
+from drimbox.box.traces import event_of, recording
+from drimbox.box.transit import fresh_scratch, spool_of
 from drimbox.changes import listener as iocm_listener
 from drimbox.changes.orders import take_order
 from drimbox.foundation.errors import DrimboxError, Misconfigured
@@ -54,7 +55,7 @@ from drimbox.reports.order_intake import OrderIntake
 from drimbox.reports.orders import StoredOrders
 from drimbox.reports.report import Report
 from drimbox.speedtest.door import listening as speedtests
-from drimbox.trust.tls import load_trust, server_context
+from drimbox.trust.tls import server_context
 
 
 @asynccontextmanager
@@ -67,7 +68,8 @@ async def running(
         for link in links.values():
             stack.callback(link.close)
         accesses = _accesses(stack, services, section, links)
-        await stack.enter_async_context(speedtests(services.settings.box.state_dir, accesses, services.clock))
+        measuring = speedtests(services.settings.box.state_dir, accesses, services.clock, recording(services.journal))
+        await stack.enter_async_context(measuring)
         sites = _sites(services, structures, accesses)
         incidents = Incidents(services.pool, services.clock)
         archive = Archive(services.pool)
@@ -84,8 +86,10 @@ def _accesses(
 ) -> Mapping[str, PacsAccess]:
     """The receiver for what the PACSs move to us, and every way to each of them."""
     pacs = services.settings.pacs
-    desk = stack.enter_context(inbox.opened(services.settings.box.state_dir / "spool"))
-    stack.enter_context(receiving(receiver_settings(section, pacs), desk, tls=receiver_tls(section)))
+    desk = stack.enter_context(inbox.opened(spool_of(services.settings)))
+    stack.enter_context(
+        receiving(receiver_settings(section, pacs), desk, tls=listener_tls(section.dicom, services.trust))
+    )
     return {one.id: accessible(one, links[one.id], desk, section.dicom.ae_title, services) for one in pacs}
 
 
@@ -121,13 +125,10 @@ async def _images(
     incidents: Incidents,
 ) -> None:
     """WADO-RS for the other DRIMboxes, from the cache or from the PACSs."""
-    state = services.settings.box.state_dir
     links = {name: access.link for name, access in accesses.items()}
     transcoder = await stack.enter_async_context(worker_pool())
     await transcoder.warm()
-    scratch = state / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(mode=0o700)
+    scratch = fresh_scratch(services.settings)
 
     def held_by(kos: ArchivedKos) -> str:
         if kos.pacs not in links:
@@ -222,28 +223,25 @@ async def _reports(
         orders=orders,
     )
     limits = Limits(hl7.max_message_bytes, hl7.max_connections, hl7.idle_timeout, hl7.message_timeout)
-    tls = None
-    if hl7.tls is not None:
-        tls = server_context(credential(hl7.tls), load_trust(hl7.client_roots) if hl7.client_roots else None)
+    tls = listener_tls(hl7, services.trust)
     await stack.enter_async_context(listening(intake.receive, host=hl7.host, port=hl7.port, limits=limits, tls=tls))
 
 
 async def _notes(stack: AsyncExitStack, services: Services, section: IocmSection, incidents: Incidents) -> None:
     """The listener for what the PACSs rejected (DB.SO.25)."""
+    pacs = services.settings.pacs
+    allowed = frozenset(section.allowed_callers or (one.ae_title for one in pacs))
     settings = iocm_listener.ListenerSettings(
         ae_title=section.ae_title,
-        allowed_callers=frozenset(section.allowed_callers or (p.ae_title for p in services.settings.pacs)),
+        allowed_callers=allowed,
+        certificate_names=certificate_names(pacs, allowed) if section.client_roots else None,
         host=section.host,
         port=section.port,
         max_note_bytes=section.max_note_bytes,
         max_associations=section.max_associations,
         message_timeout=section.message_timeout,
     )
-    tls = None
-    if section.tls is not None:
-        tls = server_context(
-            credential(section.tls), load_trust(section.client_roots) if section.client_roots else None
-        )
+    tls = listener_tls(section, services.trust)
     notes = iocm_listener.listening(
         settings, services.pool, open_incident=incidents.open_for_note, journal=services.journal, tls=tls
     )

@@ -8,19 +8,25 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from drimbox.box.pacs_links import accessible, linked, receiver_settings, receiver_tls
-from drimbox.box.run import alone
+from drimbox.box.listeners import listener_tls
+from drimbox.box.operator import shell_user
+from drimbox.box.pacs_links import accessible, linked, receiver_settings
 from drimbox.box.settings import Settings
 from drimbox.box.settings.source import SourceSection
+from drimbox.box.state import alone, database_of
+from drimbox.box.traces import recording
+from drimbox.box.transit import spool_of
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.uids import is_uid
 from drimbox.pacs import inbox
 from drimbox.pacs.dimse.receiver import receiving
+from drimbox.record.audit import Journal
 from drimbox.speedtest import door, drawing, measuring, reporting
 from drimbox.speedtest.measured import Measured
 from drimbox.speedtest.measuring import Progress, Tell
+from drimbox.store import database
 from drimbox.trust.watch import TrustWatch
 
 
@@ -71,7 +77,7 @@ async def _measured(settings: Settings, section: SourceSection, options: Options
             stack.enter_context(alone(state))
         except Misconfigured:
             # A box runs with this folder: it has the ports that the PACS sends to.
-            return await door.asked(state, options.pacs, options.study_uid, tell)
+            return await door.asked(state, options.pacs, options.study_uid, tell, by=shell_user().person)
         return await _by_itself(settings, section, options, tell)
 
 
@@ -79,16 +85,23 @@ async def _by_itself(settings: Settings, section: SourceSection, options: Option
     """The box's own listener, ports and associations, for the time of one measurement."""
     trust, clock = TrustWatch(settings.trust.roots, settings.trust.revocation_lists), SystemClock()
     async with AsyncExitStack() as stack:
+        # First of all: what cannot be written down is not done.
+        dsn = stack.enter_context(database_of(settings))
+        await asyncio.to_thread(database.migrate, dsn)
+        pool = await stack.enter_async_context(database.opened(dsn, size=1))
         http = await stack.enter_async_context(HttpClient())
         means = _Means(settings, clock, http, trust)
-        desk = stack.enter_context(inbox.opened(settings.box.state_dir / "spool"))
-        stack.enter_context(receiving(receiver_settings(section, settings.pacs), desk, tls=receiver_tls(section)))
+        desk = stack.enter_context(inbox.opened(spool_of(settings)))
+        stack.enter_context(
+            receiving(receiver_settings(section, settings.pacs), desk, tls=listener_tls(section.dicom, trust))
+        )
         accesses = {}
         for one in settings.pacs:
             link = linked(one, trust)
             stack.callback(link.close)
             accesses[one.id] = accessible(one, link, desk, section.dicom.ae_title, means)
-        return await measuring.measure(door.chosen(accesses, options.pacs), options.study_uid, clock, tell)
+        record = recording(Journal(pool))(shell_user().person)
+        return await measuring.measure(door.chosen(accesses, options.pacs), options.study_uid, clock, tell, record)
 
 
 class _Screen:

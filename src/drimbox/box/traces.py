@@ -1,11 +1,17 @@
-"""How the access to images is told to the audit journal (DB.SO.46, DB.SO.47)."""
+"""How the access to images is told to the audit journal (DB.SO.46, DB.SO.47), speed tests included."""
 
 from __future__ import annotations
 
-from cryptography import x509
+from collections.abc import Callable
 
+import psycopg
+from cryptography import x509
+from psycopg_pool import PoolTimeout
+
+from drimbox.foundation.errors import Unavailable
 from drimbox.images.ports import Access
-from drimbox.record.audit import Actor, Event, Kind, Object, Outcome, Thing
+from drimbox.record.audit import Actor, Event, Journal, Kind, Object, Outcome, Thing
+from drimbox.speedtest.measuring import Record, Trace
 from drimbox.trust.names import written
 
 _SECURITY = {401: Kind.TOKEN_REFUSED, 403: Kind.NODE_REFUSED}
@@ -53,3 +59,28 @@ def _outcome(access: Access) -> Outcome:
 
 def _subject(certificate: bytes | None) -> str:
     return written(x509.load_der_x509_certificate(certificate).subject) if certificate else ""
+
+
+def recording(journal: Journal) -> Callable[[str], Record]:
+    """What writes a measurement into the audit journal, for who asked for it (PS3.15 A.5.3.7)."""
+
+    def by(person: str) -> Record:
+        async def record(trace: Trace) -> None:
+            told = f"{trace.images} images, {trace.bytes} octets, non conservées"
+            objects = (Object(Thing.SYSTEM, f"PACS {trace.pacs}"), Object(Thing.STUDY, trace.study_uid, told))
+            event = Event(
+                Kind.PACS_MEASURED,
+                Actor(person=person, system="drimbox speedtest"),
+                tuple(one for one in objects if one.identifier),
+                outcome=Outcome.MINOR_FAILURE if trace.code else Outcome.SUCCESS,
+                outcome_text=": ".join(filter(None, (trace.code, trace.reason))),
+            )
+            try:
+                await journal.write(None, event)
+            except (psycopg.Error, PoolTimeout) as error:
+                reason = "La mesure n'a pas pu être inscrite au journal d'audit : elle n'est pas rendue."
+                raise Unavailable(reason, code="audit-silent") from error
+
+        return record
+
+    return by

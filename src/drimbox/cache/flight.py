@@ -103,6 +103,11 @@ class Flight:
         """Without readers too? For the cache alone, and as long as it has room."""
         return self.whole and not self._spooled
 
+    @property
+    def syntaxes(self) -> frozenset[str]:
+        """The transfer syntaxes of what has landed and is kept; empty as long as nothing has."""
+        return frozenset(one.transfer_syntax for one in self._landed if isinstance(one, Row))
+
     def covers(self, series_uid: str | None) -> bool:
         """Are its images those of that series, or may they be of any?"""
         return self.errand.series_uid in (None, series_uid) or series_uid is None
@@ -309,6 +314,17 @@ class Flights:
     def tasks(self) -> int:
         """Work that is not over yet, clearing up included."""
         return len(self._tasks)
+
+    def under_way(self, structure: str, study_uid: str, kos_uid: str) -> list[Flight]:
+        """The flights for a KOS that one may board, whatever they are for."""
+        wanted = (structure, study_uid, kos_uid)
+        return [
+            flight
+            for space, flights in self._flights.items()
+            if (space.structure, space.study_uid, space.kos_uid) == wanted
+            for flight in flights
+            if flight.open
+        ]
 
     def spoil(self, study_uid: str) -> frozenset[str]:
         """Nothing stays of what is being retrieved of a study; returns from which PACSs."""

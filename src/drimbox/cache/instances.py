@@ -26,11 +26,13 @@ class SpooledInstance:
 class CachedInstance(KeptInstance):
     """An image in the cache."""
 
-    __slots__ = ("_clear", "_row", "_shelf")
+    __slots__ = ("_clear", "_head", "_row", "_shelf")
 
-    def __init__(self, shelf: Shelf, row: Row, *, at_hand: bool) -> None:
+    def __init__(self, shelf: Shelf, row: Row, *, at_hand: bool, head: bytes | None = None) -> None:
+        """``head`` is its beginning where that was read already."""
         self._shelf = shelf
         self._row = row
+        self._head = head
         self._clear: int | None = None
         self.at_hand = at_hand
 
@@ -56,19 +58,25 @@ class CachedInstance(KeptInstance):
             return None
         return Indexed(row.series_uid, row.transfer_syntax, row.head_size, row.rest, row.size)
 
-    def head(self) -> bytes:
-        """Raises ``Unavailable`` (``cache-damaged``) when the disk no longer gives what was written. Blocks."""
+    def head(self, *, wait: bool) -> bytes | None:
+        """Raises ``Unavailable`` (``cache-damaged``) when the disk no longer gives what was written."""
+        if self._head is not None:
+            return self._head
         try:
-            return self._shelf.head(self._row)
+            return self._shelf.head(self._row, wait=wait)
         except (OSError, Damaged) as error:
             raise _damaged() from error
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Raises as ``head``. Blocks."""
+    def read_into(self, offset: int, target: memoryview, *, wait: bool) -> bool:
+        """Raises as ``head``."""
         try:
-            return self._shelf.read(self._row, offset, length)
+            return self._shelf.read_into(self._row, offset, target, wait=wait)
         except (OSError, Damaged) as error:
             raise _damaged() from error
+
+    @property
+    def in_clear(self) -> bool:
+        return not self._shelf.key.sealed
 
     def acquire(self) -> Path:
         """A whole file in clear, in memory where the cache is sealed. Raises as ``head``. Blocks."""
@@ -76,12 +84,12 @@ class CachedInstance(KeptInstance):
             clear = os.memfd_create("image", os.MFD_CLOEXEC)
             try:
                 for offset in range(0, self._row.size, _CHUNK):
-                    view = memoryview(self.read(offset, _CHUNK))
+                    view = memoryview(self._shelf.read(self._row, offset, _CHUNK))
                     while view:
                         view = view[os.write(clear, view) :]
-            except BaseException:
+            except (OSError, Damaged) as error:
                 os.close(clear)
-                raise
+                raise _damaged() from error
             self._clear = clear
         return self.path
 

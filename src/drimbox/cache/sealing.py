@@ -83,21 +83,31 @@ class VolumeKey:
 
     def decrypt(self, number: int, source: int, size: int, offset: int, length: int) -> bytes:
         """Bytes from ``offset`` of an encrypted image of ``size`` bytes, open as ``source``. Raises ``Damaged``."""
-        end = min(offset + length, size)
-        if offset >= end:
-            return b""
+        data = bytearray(max(min(length, size - offset), 0))
+        self.decrypt_into(number, source, size, offset, memoryview(data))
+        return bytes(data)
+
+    def decrypt_into(self, number: int, source: int, size: int, offset: int, target: memoryview) -> None:
+        """Fill ``target`` with bytes from ``offset`` of an encrypted image. Raises ``Damaged``."""
+        end = offset + len(target)
+        if not target:
+            return
+        if end > size:
+            raise Damaged
         first, last = offset // CHUNK, (end - 1) // CHUNK
-        written = os.pread(source, (last - first + 1) * (CHUNK + TAG), first * (CHUNK + TAG))
-        pieces = []
-        try:
-            for index in range(first, last + 1):
-                at = (index - first) * (CHUNK + TAG)
-                nonce = _NONCE.pack(number, index)
-                pieces.append(self._aead.decrypt(nonce, written[at : at + CHUNK + TAG], None))
-        except (InvalidTag, ValueError) as error:
-            raise Damaged from error
-        clear = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return clear[offset - first * CHUNK : end - first * CHUNK]
+        written = memoryview(os.pread(source, (last - first + 1) * (CHUNK + TAG), first * (CHUNK + TAG)))
+        for index in range(first, last + 1):
+            at = (index - first) * (CHUNK + TAG)
+            try:
+                clear = self._aead.decrypt(_NONCE.pack(number, index), written[at : at + CHUNK + TAG], None)
+            except (InvalidTag, ValueError) as error:
+                raise Damaged from error
+            start = index * CHUNK
+            piece = clear[max(offset - start, 0) : end - start]
+            to = max(start - offset, 0)
+            if len(piece) != min(end, start + CHUNK) - max(offset, start):
+                raise Damaged
+            target[to : to + len(piece)] = piece
 
 
 def sealed_size(size: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 
 from drimbox.cache.confirm import Confirmations, Confirmed
 from drimbox.cache.flight import Errand, Flight, Flights, Seat
@@ -25,6 +26,7 @@ from drimbox.images.threads import in_thread
 _log = logging.getLogger(__name__)
 # Images whose files are looked at in one go before they are given out.
 _AT_ONCE = 16
+_MANY_AT_ONCE = 256
 
 RejectedInstances = Callable[[str], Awaitable[Collection[str]]]
 
@@ -196,13 +198,12 @@ class CachedSource:
         """What is cached, in the order in which it came, while the rest is already on its way."""
         damaged: set[str] = set()
         for volume, rows in found:
-            for start in range(0, len(rows), _AT_ONCE):
-                some = rows[start : start + _AT_ONCE]
-                sound = await in_thread(volume.sound, some)
-                good = [row for row, is_sound in zip(some, sound, strict=True) if is_sound]
-                damaged |= {row.sop_instance_uid for row in some} - {row.sop_instance_uid for row in good}
-                for row in good:
-                    yield CachedInstance(volume, row, at_hand=row is not good[-1])
+            for some in _lots(volume, rows):
+                heads = await in_thread(volume.ready, some)
+                good = [(row, head) for row, head in zip(some, heads, strict=True) if head is not None]
+                damaged |= {row.sop_instance_uid for row in some} - {row.sop_instance_uid for row, _ in good}
+                for index, (row, head) in enumerate(good, 1):
+                    yield CachedInstance(volume, row, at_hand=index < len(good), head=head or None)
             if damaged & {row.sop_instance_uid for row in rows}:
                 _log.error("images of the cache are damaged on its disk: fetched again")
                 self._cache.store.drop(volume)
@@ -255,6 +256,7 @@ class CachedSource:
         await self._describe(volume)
         try:
             store.resize(volume, await in_thread(volume.measure))
+            await store.make_room(0)
             # One volume after the other: those who read from the disk come first.
             async with self._cache.syncing:
                 await in_thread(volume.sync)
@@ -326,6 +328,18 @@ class CachedSource:
                     continue
                 with store.pinned((volume,)):
                     store.resize(volume, await in_thread(volume.strip))
+
+
+def _lots(volume: Volume, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """What is looked at in one go: few images where they must be read whole, first of all too; else many."""
+    start = 0
+    while start < len(rows):
+        some = rows[start : start + _AT_ONCE]
+        if start:
+            checked = list(takewhile(volume.is_checked, rows[start : start + _MANY_AT_ONCE]))
+            some = max(some, checked, key=len)
+        yield some
+        start += len(some)
 
 
 def _described(describer: Describer, volume: Volume, rows: Sequence[Row], ins: Ins) -> list[tuple[str, bytes]]:

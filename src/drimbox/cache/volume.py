@@ -32,6 +32,8 @@ from drimbox.images.indexed import read_facts
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _IN_MEMORY = 2**22
+# Linux reads what is in memory without waiting for the disk (preadv2(2)); 0 where that is not known.
+_AT_ONCE: int = getattr(os, "RWF_NOWAIT", 0)
 _COPY = 2**20
 
 
@@ -95,22 +97,42 @@ class Shelf:
 
     def read(self, row: Row, offset: int, length: int) -> bytes:
         """Bytes of an image, in clear. Raises ``OSError``, ``Damaged``."""
-        file = os.open(self.path_of(row), os.O_RDONLY)
+        data = bytearray(max(min(length, row.size - offset), 0))
+        self.read_into(row, offset, memoryview(data), wait=True)
+        return bytes(data)
+
+    def read_into(self, row: Row, offset: int, target: memoryview, *, wait: bool) -> bool:
+        """Fill ``target`` with bytes of an image, in clear. Raises ``OSError``, ``Damaged``.
+
+        Without ``wait`` only with what can be had at once: False where the disk has to be waited for, or a chunk
+        deciphered.
+        """
+        if not wait and (self.key.sealed or not _AT_ONCE):
+            return False
+        file = os.open(f"{self.folder}/{row.number:06d}", os.O_RDONLY)
         try:
             if self.key.sealed:
-                return self.key.decrypt(row.number, file, row.size, offset, length)
-            data = os.pread(file, length, offset)
+                self.key.decrypt_into(row.number, file, row.size, offset, target)
+                return True
+            return _fill(file, offset, target, wait=wait)
         finally:
             os.close(file)
-        if len(data) != min(length, max(row.size - offset, 0)):
-            raise Damaged
-        return data
 
-    def head(self, row: Row) -> bytes:
-        """The beginning of an image with the INS of its patient. Raises ``OSError``, ``Damaged``."""
-        file = os.open(self.folder / "heads", os.O_RDONLY)
+    def head(self, row: Row, *, wait: bool) -> bytes | None:
+        """The beginning of an image with the INS of its patient. Raises ``OSError``, ``Damaged``.
+
+        Without ``wait``, None where the disk has to be waited for.
+        """
+        written = self._heads_between(row.head_at, row.head_at + row.head_length, wait=wait)
+        return None if written is None else self.key.unseal(written)
+
+    def _heads_between(self, start: int, end: int, *, wait: bool) -> bytes | None:
+        if not wait and not _AT_ONCE:
+            return None
+        written = bytearray(end - start)
+        file = os.open(f"{self.folder}/heads", os.O_RDONLY)
         try:
-            return self.key.unseal(os.pread(file, row.head_length, row.head_at))
+            return bytes(written) if _fill(file, start, memoryview(written), wait=wait) else None
         finally:
             os.close(file)
 
@@ -127,7 +149,7 @@ class Shelf:
                 if self.key.tag(row.number, content) != row.tag:
                     raise Damaged
         if row.head_length:
-            self.head(row)
+            self.head(row, wait=True)
         return stat.st_mtime_ns, stat.st_ctime_ns
 
     def write_record(self, name: str, record: bytes, *, sync: bool = False) -> None:
@@ -268,9 +290,17 @@ class Volume(Shelf):
         self.rows = None
         self._sound = {}
 
-    def sound(self, rows: Iterable[Row]) -> list[bool]:
-        """Which images are as they were written. One that was looked at whole is only looked at again once changed."""
-        return [self._is_sound(row) for row in rows]
+    def is_checked(self, row: Row) -> bool:
+        """Was it looked at whole already?"""
+        return row.number in self._sound
+
+    def ready(self, rows: Sequence[Row]) -> list[bytes | None]:
+        """The beginning of each image (empty where there is none), None for one that is not as it was written.
+
+        One that was looked at whole is only looked at again once changed.
+        """
+        written = self._heads_of(rows)
+        return [self._ready(row, head) for row, head in zip(rows, written, strict=True)]
 
     def trust(self, rows: Iterable[Row]) -> None:
         """These were just written by this very process."""
@@ -279,14 +309,32 @@ class Volume(Shelf):
                 stat = os.stat(self.path_of(row))
                 self._sound[row.number] = stat.st_mtime_ns, stat.st_ctime_ns
 
-    def _is_sound(self, row: Row) -> bool:
+    def _ready(self, row: Row, written: bytes | None) -> bytes | None:
         try:
-            stat = os.stat(self.path_of(row))
+            stat = os.stat(f"{self.folder}/{row.number:06d}")
             if self._sound.get(row.number) != (stat.st_mtime_ns, stat.st_ctime_ns):
                 self._sound[row.number] = self.check(row)
+            if not row.head_length:
+                return b""
+            return self.key.unseal(written) if written is not None else self.head(row, wait=True)
         except (OSError, Damaged):
-            return False
-        return True
+            return None
+
+    def _heads_of(self, rows: Sequence[Row]) -> Sequence[bytes | None]:
+        """Their beginnings as they are written, read in one go where they lie together."""
+        spans = [(row.head_at, row.head_at + row.head_length) for row in rows if row.head_length]
+        if not spans:
+            return [None] * len(rows)
+        start, end = min(spans)[0], max(spans)[1]
+        if end - start > 2 * sum(row.head_length for row in rows) + _COPY:
+            return [None] * len(rows)
+        try:
+            written = self._heads_between(start, end, wait=True)
+        except (OSError, Damaged):
+            written = None
+        if written is None:
+            return [None] * len(rows)
+        return [written[row.head_at - start : row.head_at - start + row.head_length] for row in rows]
 
     def sync(self) -> None:
         """Bring it to the disk for good, and say so. Raises ``OSError``."""
@@ -399,6 +447,21 @@ def _write(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
+
+
+def _fill(file: int, offset: int, target: memoryview, *, wait: bool) -> bool:
+    """Read all of ``target``; False where that cannot be had at once. Raises ``Damaged`` where the file ends before."""
+    while target:
+        try:
+            count = os.preadv(file, (target,), offset, 0 if wait else _AT_ONCE)
+        except OSError as error:
+            if not wait and error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return False
+            raise
+        if not count:
+            raise Damaged
+        target, offset = target[count:], offset + count
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import logging
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -57,6 +57,8 @@ class ListenerSettings:
 
     ae_title: str
     allowed_callers: frozenset[str]
+    certificate_names: Mapping[str, frozenset[str]] | None = None
+    """As ``pacs.dimse.receiver.ReceiverSettings`` has it."""
     host: str = "127.0.0.1"
     port: int = 0
     max_note_bytes: int = MAX_BYTES
@@ -80,6 +82,7 @@ async def listening(
     receiving = ReceiverSettings(
         destinations={settings.ae_title: _SYNTAXES},
         allowed_callers=settings.allowed_callers,
+        certificate_names=settings.certificate_names,
         sop_classes=frozenset({KEY_OBJECT_SELECTION}),
         host=settings.host,
         port=settings.port,

@@ -29,6 +29,7 @@ class Role(StrEnum):
     OPERATOR = "operateur"  # the queue, the archived studies
     ADMINISTRATOR = "administrateur"  # the accounts, the settings
     MESSAGES = "lecture-messages"  # the raw messages, which hold health data
+    AUDITOR = "auditeur"  # the audit journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,11 @@ def checked_roles(roles: Collection[str]) -> list[str]:
     if Role.MESSAGES in chosen and Role.ADMINISTRATOR in chosen:
         raise Refused(
             "L'administration technique et la lecture des messages ne vont pas dans les mêmes mains",
+            code="account-roles",
+        )
+    if Role.AUDITOR in chosen and Role.ADMINISTRATOR in chosen:
+        raise Refused(
+            "L'administration technique et la lecture du journal ne vont pas dans les mêmes mains",
             code="account-roles",
         )
     if Role.MESSAGES in chosen and Role.OPERATOR not in chosen:

@@ -12,6 +12,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from drimbox.certificates import records as certificates
+from drimbox.certificates import trouble
 from drimbox.console.accounts import AuditJournal
 from drimbox.foundation.errors import Refused
 from drimbox.publication.archive import publishers
@@ -58,6 +60,8 @@ class Acts:
                 done = await self._again(connection, incident.report_id, incident.study_uid)
             elif of_comparison(incident):
                 done = await self._resync(connection, incident.structure, incident.study_uid)
+            elif of_order(incident):
+                done = await self._order_again(connection, by)
             else:
                 raise ActRefused("Cet incident ne porte pas sur un compte rendu et un examen : rien à réessayer")
             await self._tell(connection, incident, by, "retry", f"Nouvel essai demandé : {done}")
@@ -120,6 +124,12 @@ class Acts:
             return "un essai est déjà en cours"
         await jobs.defer(connection, PUBLISH_STUDY, args=args, lock=study_lock(study_uid))
         return "le travail est remis en file"
+
+    async def _order_again(self, connection: Connection, by: Actor) -> str:
+        """Have the market certificate ordered now."""
+        for host in await certificates.hosts(connection):
+            await certificates.ask(connection, host, named(by))
+        return "le certificat est commandé"
 
     async def _resync(self, connection: Connection, structure: str, study_uid: str) -> str:
         known = await publishers(connection, study_uid)
@@ -187,6 +197,11 @@ class Acts:
 def can_retry(incident: Incident) -> bool:
     """Is it about one report on one study?"""
     return bool(incident.study_uid) and incident.report_id is not None and not of_comparison(incident)
+
+
+def of_order(incident: Incident) -> bool:
+    """Is it about the market certificate, which can be ordered again?"""
+    return incident.code in (trouble.ORDER, trouble.LATE)
 
 
 def of_comparison(incident: Incident) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from drimbox.certificates import trouble
 from drimbox.publication.incidents import RESYNC, RESYNC_WAITING, WAITING, Incident
 
 Press = Literal["retry", "resync", "discard", ""]
@@ -56,6 +57,33 @@ _COMPARISON = Advice(
     "« Resynchroniser ».",
     "resync",
 )
+
+_CERTIFICATE: Mapping[str, Advice] = {
+    trouble.ORDER: Advice(
+        "Le certificat de la visionneuse n'a pas été obtenu. Corrigez ce que dit le motif (le message de l'autorité "
+        "est entre crochets) ; un nouvel essai se fait de lui-même, « Réessayer » l'avance. Une autorité qui demande "
+        "d'attendre n'est pas relancée avant l'heure.",
+    ),
+    trouble.LATE: Advice(
+        "Le certificat de la visionneuse expire bientôt. Voyez l'incident de la commande, puis « Réessayer » ; à "
+        "défaut, installez un certificat d'une autre autorité (page Certificat)."
+    ),
+    trouble.BY_HAND: Advice(
+        "Faites une demande (page Certificat, ou drimbox certificate csr), commandez le certificat, puis "
+        "installez-le : l'incident se ferme alors.",
+        "",
+    ),
+    trouble.LISTENER: Advice(
+        "Le port de la validation HTTP-01 n'a pas pu être ouvert. Libérez-le, ou changez http_port, puis redémarrez la "
+        "passerelle.",
+        "discard",
+    ),
+    trouble.SERVED: Advice(
+        "Le certificat installé ne peut pas être servi ; le précédent le reste. Corrigez ce que dit le motif, ou "
+        "commandez-en un autre (page Certificat).",
+        "",
+    ),
+}
 
 _BY_CODE: Mapping[str, Advice] = {
     RESYNC_WAITING: Advice(
@@ -182,12 +210,31 @@ _BY_PREFIX: tuple[tuple[str, Advice], ...] = (
 )
 
 
+_HOUSE: Mapping[str, Advice] = {
+    "journal-altered": Advice(
+        "Le journal des traces n'est pas tel qu'il a été scellé : des traces ont été changées, ajoutées ou retirées "
+        "hors de la passerelle, ou la base a été restaurée. Faites-le examiner (responsable de la sécurité, délégué à "
+        "la protection des données) ; « drimbox journal verify » dit ce qui diffère. Classez l'incident ensuite.",
+        "discard",
+    ),
+    "notification-failed": Advice(
+        "L'administrateur n'est plus averti des erreurs. Corrigez ce que dit le motif (serveur SMTP, service appelé), "
+        "puis essayez avec « drimbox notify test » ; l'incident se ferme quand une notification repart.",
+        "",
+    ),
+}
+
+
 def advice_for(incident: Incident) -> Advice:
     """What to do about an open line of the queue."""
+    if (house := _HOUSE.get(incident.code)) is not None:
+        return house
     if incident.code.startswith("archive-"):
         return _BY_CODE.get(incident.code, _ARCHIVE)
     if incident.code.startswith(RESYNC):
         return _BY_CODE.get(incident.code, _COMPARISON)
+    if incident.code.startswith(trouble.PREFIX):
+        return _CERTIFICATE.get(incident.code, _UNKNOWN)
     if incident.code.startswith("iocm-"):
         return _NOTE
     if incident.report_id is None and not incident.study_uid:

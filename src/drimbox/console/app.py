@@ -16,11 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from drimbox.certificates.acts import CertificateActs
 from drimbox.console.account import LockRules, Role
 from drimbox.console.accounts import Accounts, AuditJournal
 from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
 from drimbox.console.health import Check, HealthWatch
+from drimbox.console.journal import JournalRoom
 from drimbox.console.login import PasswordDesk
 from drimbox.console.messages import Messages
 from drimbox.console.passwords import Cost, Hasher, PasswordRules
@@ -28,7 +30,9 @@ from drimbox.console.psc import CALLBACK_PATH, GOODBYE_PATH, Psc, PscDesk
 from drimbox.console.sessions import Limits, Sessions
 from drimbox.console.studies import Studies
 from drimbox.console.walks import WalkRoom
-from drimbox.console.web import accounts, queue, signin, studies, walks
+from drimbox.console.web import accounts, queue, signin, statistics, studies, walks
+from drimbox.console.web import certificates as market
+from drimbox.console.web import journal as traces
 from drimbox.console.web.desk import LOGIN_PATH, PASSWORD_PATH, Desk, SettingLine, cookie_name, for_people
 from drimbox.console.web.guard import (
     DATABASE_ERRORS,
@@ -71,6 +75,8 @@ async def console_app(
     cost: Cost | None = None,
     logins_per_minute: int = 60,
     walk_room: WalkRoom | None = None,
+    certificates: CertificateActs | None = None,
+    journal_room: JournalRoom | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """The console as long as the block lasts; at its end every session is closed.
 
@@ -102,6 +108,8 @@ async def console_app(
         health=HealthWatch(health, clock),
         form_key=secrets.token_bytes(32),
         walks=walk_room,
+        certificates=certificates,
+        journal_room=journal_room,
     )
     app = Starlette(
         routes=routes(),
@@ -136,9 +144,11 @@ async def console_app(
 
 def routes() -> list[Route]:
     """Every page, with the right that it asks for. What is not in the first four lines is for people who logged in."""
-    operator, administrator, messages = Role.OPERATOR, Role.ADMINISTRATOR, Role.MESSAGES
+    operator, administrator, messages, auditor = Role.OPERATOR, Role.ADMINISTRATOR, Role.MESSAGES, Role.AUDITOR
     incident, study, account = "/file/{incident}", "/examens/{study}", "/comptes/{account}"
     walk = walks.PLACE + "/{walk}"
+    trace, counting = traces.PLACE, (operator, administrator)
+    request_of = market.PLACE + "/demandes/{request}"
     return [
         Route("/style.css", _style, methods=["GET"]),
         Route(LOGIN_PATH, signin.ask, methods=["GET"]),
@@ -162,6 +172,13 @@ def routes() -> list[Route]:
         Route("/examens", for_people(studies.search, operator), methods=["POST"]),
         Route(study, for_people(studies.shown, operator), methods=["GET"]),
         Route(study + "/resynchroniser", for_people(studies.resync, operator), methods=["POST"]),
+        Route(trace, for_people(traces.ask, auditor), methods=["GET"]),
+        Route(trace, for_people(traces.search, auditor), methods=["POST"]),
+        Route(trace + "/export", for_people(traces.export, auditor), methods=["POST"]),
+        Route(trace + "/verifier", for_people(traces.verify, auditor), methods=["POST"]),
+        Route(statistics.PLACE, for_people(statistics.shown, *counting), methods=["GET"]),
+        Route(statistics.PLACE + "/lignes.csv", for_people(statistics.download, *counting), methods=["GET"]),
+        Route(statistics.PLACE + "/appels.csv", for_people(statistics.calls, *counting), methods=["GET"]),
         Route("/comptes", for_people(accounts.listed, administrator), methods=["GET"]),
         Route("/comptes", for_people(accounts.add, administrator), methods=["POST"]),
         Route(account, for_people(accounts.shown, administrator), methods=["GET"]),
@@ -171,6 +188,14 @@ def routes() -> list[Route]:
         Route(account + "/deverrouiller", for_people(accounts.unlock, administrator), methods=["POST"]),
         Route(account + "/mot-de-passe", for_people(accounts.new_password, administrator), methods=["POST"]),
         Route("/reglages", for_people(accounts.settings, administrator), methods=["GET"]),
+        Route(market.PLACE, for_people(market.shown, administrator), methods=["GET"]),
+        Route(market.PLACE + "/commander", for_people(market.order, administrator), methods=["POST"]),
+        Route(market.PLACE + "/demander", for_people(market.request_one, administrator), methods=["POST"]),
+        Route(market.PLACE + "/installer", for_people(market.install, administrator), methods=["POST"]),
+        Route(market.PLACE + "/revoquer", for_people(market.revoke, administrator), methods=["POST"]),
+        Route(market.PLACE + "/cle-de-compte", for_people(market.change_account_key, administrator), methods=["POST"]),
+        Route(request_of, for_people(market.download, administrator), methods=["GET"]),
+        Route(request_of + "/retirer", for_people(market.withdraw, administrator), methods=["POST"]),
         Route(walks.PLACE, for_people(walks.listed, administrator), methods=["GET"]),
         Route(walks.PLACE, for_people(walks.begin, administrator), methods=["POST"]),
         Route(walk, for_people(walks.shown, administrator), methods=["GET"]),

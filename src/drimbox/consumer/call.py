@@ -97,7 +97,11 @@ class CallRefused(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What the search is narrowed to; empty values narrow nothing. Both ends of the period are included."""
+    """What the search is narrowed to; empty values narrow nothing. Both ends of the period are included.
+
+    ``since_last_visit`` keeps what was registered since the user last saw the list; ``replaced`` also asks for former
+    versions, which are left out otherwise.
+    """
 
     study_uid: str = ""
     modalities: tuple[str, ...] = ()
@@ -106,6 +110,8 @@ class Filters:
     accession_issuer: str = ""
     first_day: dt.date | None = None
     last_day: dt.date | None = None
+    since_last_visit: bool = False
+    replaced: bool = False
 
     def __repr__(self) -> str:
         return "Filters(…)"
@@ -131,32 +137,41 @@ class ContextualCall:
         return f"ContextualCall(…, consent={self.consent.value})"
 
 
-def parse_call(body: bytes, *, environment: Range, consent_values: Mapping[str, str]) -> ContextualCall:
+def parse_call(
+    body: bytes,
+    *,
+    environment: Range,
+    consent_values: Mapping[str, str],
+    issuers: Mapping[str, str] | None = None,
+    today: dt.date | None = None,
+) -> ContextualCall:
     """Read the body of a contextual call (``application/x-www-form-urlencoded``, UTF-8).
 
     ``environment`` is the range of INS that the box accepts. ``consent_values`` gives the meaning of each value of the
     consent parameter, compared without case; a key ``<name>=<value>`` holds for one spelling of the name only and wins.
-    Raises ``CallRefused``, whose text names the parameter and never repeats a value.
+    ``issuers`` gives the whole CX-4 (``name&OID&ISO``) of what callers send as PatientIDIssuer: the value whole, its
+    OID, or its name, looked for in that order. Nobody is born after ``today``. Raises ``CallRefused``, whose text names
+    the parameter and never repeats a value.
     """
     sent = _parameters(body)
-    values = {name: value for name, (_, value) in sent.items()}
     for name in _REQUIRED:
-        if name not in values:
+        if name not in sent:
             raise CallRefused(name, "obligatoire, absent de l'appel")
+    issuer_oid, issuer_name = _known_issuer(sent, issuers or {})
     return ContextualCall(
         ins=_ins(sent, environment),
         traits=Traits(
             birth_family=_text(sent, "Patient.name.family", 128),
             first_given=_text(sent, "Patient.name.given", 128),
-            birth_date=_birth_date(sent),
+            birth_date=_birth_date(sent, today),
             sex=_sex(sent),
             birth_place=_text(sent, "Address.district", 64).upper(),
         ),
-        local_id=LocalId(_text(sent, "PatientID", 64), _issuer_oid(sent, "PatientIDIssuer")),
-        issuer_name=_issuer_name(values["PatientIDIssuer"]),
+        local_id=LocalId(_text(sent, "PatientID", 64), issuer_oid),
+        issuer_name=issuer_name,
         consent=_consent(sent, consent_values),
         filters=_filters(sent),
-        situation=_text(sent, "Situation", 256) if "Situation" in values else "",
+        situation=_text(sent, "Situation", 256) if "Situation" in sent else "",
     )
 
 
@@ -221,11 +236,14 @@ def _ins(sent: _Sent, environment: Range) -> Ins:
     return ins
 
 
-def _birth_date(sent: _Sent) -> dt.date:
+def _birth_date(sent: _Sent, today: dt.date | None) -> dt.date:
     name, value = sent["Patient.birthDate"]
     if not re.fullmatch(_DAY, value):
         raise CallRefused(name, "date mal formée (AAAAMMJJ ou AAAA-MM-JJ attendu)")
-    return _day(name, value)
+    born = _day(name, value)
+    if today is not None and born > today:
+        raise CallRefused(name, "date à venir")
+    return born
 
 
 def _day(name: str, value: str) -> dt.date:
@@ -242,6 +260,22 @@ def _sex(sent: _Sent) -> Sex:
     if sex is None:
         raise CallRefused(name, "sexe inconnu (male, female, other, unknown, ou M, F, O, U, I)")
     return sex
+
+
+def _known_issuer(sent: _Sent, issuers: Mapping[str, str]) -> tuple[str, str]:
+    """The OID and the name of the IPP's issuer: those of the setting when it knows the issuer, else those sent."""
+    oid, name = _issuer_oid(sent, "PatientIDIssuer"), _issuer_name(sent["PatientIDIssuer"][1])
+    known = {_normal_issuer(key): whole for key, whole in issuers.items()}
+    for key in (sent["PatientIDIssuer"][1], oid, name):
+        whole = known.get(_normal_issuer(key)) if key else None
+        if whole is not None:
+            mapped_name, mapped_oid = (*(part.strip() for part in whole.split("&")), "")[:2]
+            return mapped_oid, mapped_name
+    return oid, name
+
+
+def _normal_issuer(text: str) -> str:
+    return "&".join(part.strip().casefold().removeprefix("urn:oid:") for part in text.split("&"))
 
 
 def _issuer_oid(sent: _Sent, parameter: str) -> str:

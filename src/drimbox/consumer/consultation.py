@@ -1,7 +1,8 @@
-"""The consultation of a patient's DMP: may it be consulted at all, then what does it hold?
+"""The consultation of a patient's DMP: may it be consulted at all, then what does it hold, told as it comes.
 
-TD0.2 always comes first (DMP/UX.08); every change of criterion is a new TD3.1 (DB.CO.55). What cannot be known is said
-as such: a DMP that does not answer is never an empty one.
+TD0.2 always comes first (DMP/UX.08); then KOS and reports are searched for side by side, and what is new since the last
+visit (EX_3.1-1020). What cannot be known is said as such: a DMP that does not answer is never an empty one, and a part
+that failed is a trouble beside the parts that came.
 """
 
 from __future__ import annotations
@@ -10,59 +11,61 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 
-from drimbox.consumer.call import Consent, ContextualCall, Filters
-from drimbox.consumer.exams import Exam, exams_of, narrowed
-from drimbox.consumer.ports import AuditJournal, ConsumerStructure, Dmp, Structures
-from drimbox.consumer.professional import Professional, vihf_identity
-from drimbox.foundation.clock import PARIS
-from drimbox.foundation.errors import DrimboxError, Rejected
-from drimbox.identity.ins import Ins
-from drimbox.national.dmp.actor import Actor as DmpActor
-from drimbox.national.dmp.codes import KOS_TYPE, Status
-from drimbox.national.dmp.existence import Authorisation, Existence, RecordStatus
+from drimbox.consumer.call import ContextualCall, Filters
+from drimbox.consumer.consultant import Consultant, require_consent
+from drimbox.consumer.exams import Exam, exams_of, narrowed, registered_among
+from drimbox.consumer.permission import Barred, checked
+from drimbox.consumer.ports import AuditJournal, Dmp
+from drimbox.consumer.searching import Entries, kos_criteria, report_criteria, search
+from drimbox.consumer.users import UserMemory
+from drimbox.foundation.errors import DrimboxError
 from drimbox.national.dmp.metadata.model import DocumentEntry
-from drimbox.national.dmp.query import Criteria
-from drimbox.national.psc.userinfo import Practice
-from drimbox.record.audit import Actor, Event, Kind, Object, Thing, failed
+from drimbox.record.audit import Kind, Object, Thing
 from drimbox.reports.report import Coded
 
 _log = logging.getLogger(__name__)
 
 LOINC = "2.16.840.1.113883.6.1"
 IMAGING_REPORT = Coded("18748-4", LOINC, "CR d'imagerie médicale")
-_SEARCHED = (Status.APPROVED, Status.ARCHIVED)
 
-
-class Obstacle(StrEnum):
-    """Why the documents of a patient cannot be consulted."""
-
-    NO_RECORD = "no-record"
-    CLOSED = "closed"
-    UNKNOWN = "unknown"
-    ABSENT = "absent"
-    EXPIRED = "expired"
-    FORBIDDEN = "forbidden"
+KOS, REPORTS, NEWS = "kos", "reports", "news"
+#: What each part of a search is called on the screen when it failed.
+PARTS = {
+    KOS: "Les images (KOS) n’ont pas toutes pu être recherchées dans le DMP",
+    REPORTS: "Les comptes rendus n’ont pas tous pu être recherchés dans le DMP",
+    NEWS: "Les nouveautés depuis votre dernière visite n’ont pas pu être demandées au DMP : elles ne sont ni comptées, "
+    "ni signalées, ni filtrées",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Barred:
-    """The DMP answered, and the documents may not be consulted. ``may_grant``: the patient's agreement would do."""
+class Trouble:
+    """Something that did not answer, in a row of its own; ``part`` names it for another try."""
 
-    obstacle: Obstacle
+    part: str
     text: str
-    may_grant: bool
+    reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The exams that answer the filters, newest first; ``others`` counts those that do not answer them."""
+    """The exams that answer the filters so far, newest first; ``others`` counts those that do not answer them.
+
+    ``waiting``: parts of the search that are still on their way; ``fresh``: entryUUIDs registered since ``since``, the
+    last visit or, for want of one, the configured period; None when that is not known.
+    """
 
     exams: tuple[Exam, ...]
     others: int
     at: dt.datetime
+    waiting: frozenset[str] = frozenset()
+    troubles: tuple[Trouble, ...] = ()
+    fresh: frozenset[str] | None = None
+    since: dt.datetime | None = None
+    first_visit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,71 +77,61 @@ class Failed:
 
 
 Finding = Barred | Found | Failed
+Tell = Callable[[Finding], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Consultant:
-    """A professional in one practice, with the structure whose certificates go with it."""
+class Bell:
+    """Rung at each change of what a page shows; those who wait for news hear it."""
 
-    professional: Professional
-    practice: Practice
-    structure: ConsumerStructure
-    dmp: DmpActor
-    address: str
+    def __init__(self) -> None:
+        self.count = 0
+        self._rung = asyncio.Event()
 
-    def event(
-        self, kind: Kind, patient: Ins, objects: Sequence[Object] = (), error: DrimboxError | None = None
-    ) -> Event:
-        """An event of the journal by this person about this patient."""
-        event = Event(
-            kind,
-            Actor(
-                person=self.professional.info.national_id,
-                name=self.professional.name,
-                profession=self.practice.profession.code,
-                structure=self.practice.structure_id,
-                sector=self.practice.sector,
-                address=self.address,
-            ),
-            tuple(objects),
-            structure=self.structure.id,
-            patient=patient,
-        )
-        return event if error is None else failed(event, error)
+    def ring(self) -> None:
+        self.count += 1
+        rung, self._rung = self._rung, asyncio.Event()
+        rung.set()
 
-
-def consultant(
-    professional: Professional, practice: Practice, structures: Structures, *, authn_context: str, address: str
-) -> Consultant:
-    """The professional as they may act here.
-
-    Raises ``Rejected`` (``structure-unknown``) when the practice is in a structure that this box does not serve.
-    """
-    structure = structures.of(practice.structure_id)
-    if structure is None:
-        raise Rejected(
-            "Cette situation d'exercice relève d'une structure que cette DRIMbox ne sert pas : "
-            "choisissez-en une autre, ou adressez-vous à votre administrateur",
-            code="structure-unknown",
-        )
-    identity = vihf_identity(professional, practice, authn_context=authn_context)
-    return Consultant(professional, practice, structure, structure.actor(identity), address)
+    async def beyond(self, count: int, seconds: float) -> int:
+        """The count, as soon as it is another one than ``count``, or when the time is up."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.count == count:
+                    await self._rung.wait()
+        except TimeoutError:
+            pass
+        return self.count
 
 
 class Consultation:
-    """One search on its way, or its finding. ``filters`` are those it was asked with."""
+    """One search on its way, or its finding. ``filters`` are those it was asked with.
 
-    def __init__(self, filters: Filters, work: Callable[[], Awaitable[Finding]]) -> None:
+    ``former`` is what an earlier search found: shown until this one has something to show (DB.CO.55).
+    """
+
+    def __init__(
+        self, filters: Filters, work: Callable[[Tell], Awaitable[Finding]], bell: Bell, former: Found | None = None
+    ) -> None:
         self.filters = filters
-        self._task = asyncio.create_task(_recorded(work))
+        self.former = former
+        self.finding: Finding | None = None
+        self._bell = bell
+        self._task = asyncio.create_task(self._run(work))
 
     @property
-    def finding(self) -> Finding | None:
-        """None as long as the DMP has not answered."""
-        return self._task.result() if self._task.done() and not self._task.cancelled() else None
+    def searching(self) -> bool:
+        """Is the DMP still being asked?"""
+        return not self._task.done()
+
+    @property
+    def shown(self) -> Found | None:
+        """The rows that there are to show: this search's, else the former one's unless access is barred now."""
+        if isinstance(self.finding, Found):
+            return self.finding
+        return None if isinstance(self.finding, Barred) else self.former
 
     async def wait(self, seconds: float) -> Finding | None:
-        """The finding, or None when it takes longer."""
+        """The finding once the search is over; what there is so far, perhaps None, when it takes longer."""
         await asyncio.wait((self._task,), timeout=seconds)
         return self.finding
 
@@ -146,147 +139,145 @@ class Consultation:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    def _told(self, finding: Finding) -> None:
+        self.finding = finding
+        self._bell.ring()
+
+    async def _run(self, work: Callable[[Tell], Awaitable[Finding]]) -> None:
+        """A task boundary: whatever happens becomes a finding that the page can show."""
+        try:
+            finding = await work(self._told)
+        except DrimboxError as error:
+            finding = Failed(error.reason, error.code)
+        except Exception:  # noqa: BLE001 - a task boundary
+            _log.exception("a consultation failed")
+            finding = Failed("Erreur interne de la DRIMbox : la recherche n'a pas abouti", "internal")
+        self.finding = finding
+        # The bell is rung once the task counts as done.
+        asyncio.get_running_loop().call_soon(self._bell.ring)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, about whom, in whose name. ``news_days``: how far back is new for who comes the first time."""
+
+    who: Consultant
+    call: ContextualCall
+    filters: Filters
+    report_types: Sequence[Coded] = (IMAGING_REPORT,)
+    last_visit: dt.datetime | None = None
+    news_days: int = 90
+
 
 async def consult(
     dmp: Dmp,
     journal: AuditJournal,
-    who: Consultant,
-    call: ContextualCall,
-    filters: Filters,
+    users: UserMemory,
+    question: Question,
+    tell: Tell,
     *,
-    report_types: Sequence[Coded] = (IMAGING_REPORT,),
     now: Callable[[], dt.datetime],
 ) -> Finding:
-    """TD0.2, then TD3.1 if it may be. Each is written to the journal before its outcome is given.
+    """TD0.2, then TD3.1 if it may be, ``tell``-ing what comes as it comes; gives the last of it.
 
-    Raises ``Rejected`` (``no-consent``) for a call whose consent lets nothing be asked (decision 18).
+    Each request is in the journal before its outcome is told. Raises ``Rejected`` (``no-consent``) for a call whose
+    consent lets nothing be asked (decision 18).
     """
-    require_consent(call)
+    require_consent(question.call)
+    asked_at = now()
+    patient = question.call.ins
     try:
-        existence = await _checked(dmp, journal, who, call.ins)
-        barred = obstacle(existence)
-        if barred is not None:
-            return barred
-        entries = await _searched(dmp, journal, who, call.ins, filters, report_types)
-        exams = exams_of(entries, call.ins, report_types=[c.code for c in report_types])
+        barred = await checked(dmp, journal, question.who, patient)
     except DrimboxError as error:
         return Failed(error.reason, error.code)
-    answering = narrowed(exams, filters)
-    return Found(answering, len(exams) - len(answering), now())
+    if barred is not None:
+        return barred
+    gathered = _Gathered(question, asked_at, tell)
+    await asyncio.gather(
+        gathered.part(KOS, lambda: _searched(dmp, journal, question, gathered, KOS, asked_at)),
+        gathered.part(REPORTS, lambda: _searched(dmp, journal, question, gathered, REPORTS, asked_at)),
+        gathered.part(NEWS, lambda: _news(dmp, journal, question, gathered, asked_at)),
+    )
+    finding = gathered.finding()
+    if isinstance(finding, Found) and not finding.troubles:
+        await users.visited(question.who.person, patient, asked_at)
+    return finding
 
 
-async def grant(dmp: Dmp, journal: AuditJournal, who: Consultant, call: ContextualCall) -> None:
-    """TD0.3 ``AJOUT``: the professional states that the patient agrees (decision 22). Raises as the DMP client."""
-    require_consent(call)
-    try:
-        await dmp.authorise(who.dmp, call.ins)
-    except DrimboxError as error:
-        await journal.write(None, who.event(Kind.DMP_ACCESS_CHANGED, call.ins, error=error))
-        raise
-    await journal.write(None, who.event(Kind.DMP_ACCESS_CHANGED, call.ins))
+@dataclass(slots=True)
+class _Gathered:
+    """What has come so far of one search."""
 
+    question: Question
+    at: dt.datetime
+    tell: Tell
+    entries: dict[str, DocumentEntry] = field(default_factory=dict)
+    fresh: frozenset[str] | None = None
+    waiting: set[str] = field(default_factory=lambda: {KOS, REPORTS, NEWS})
+    errors: dict[str, DrimboxError] = field(default_factory=dict)
 
-def require_consent(call: ContextualCall) -> None:
-    """Raises ``Rejected`` (``no-consent``) unless the call carries the patient's consent (DB.CO.93, DB.CO.94)."""
-    if call.consent is not Consent.YES:
-        raise Rejected("L'appel ne porte pas le consentement du patient", code="no-consent")
+    async def part(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except DrimboxError as error:
+            self.errors[name] = error
+        self.waiting.discard(name)
+        if self.waiting and self.entries:
+            self.tell(self.finding())
 
+    def came(self, entries: Entries) -> None:
+        self.entries.update({e.entry_id or e.unique_id: e for e in entries})
 
-def obstacle(existence: Existence) -> Barred | None:
-    """What stands in the way, in words; None when the DMP may be consulted."""
-    if existence.may_consult:
-        return None
-    if existence.status is RecordStatus.NONE:
-        return Barred(Obstacle.NO_RECORD, "Ce patient n'a pas de DMP.", False)
-    if existence.status is RecordStatus.CLOSED:
-        since = _closing_day(existence.closed_on)
-        return Barred(Obstacle.CLOSED, f"Le DMP de ce patient est fermé{since}.", False)
-    if existence.status is not RecordStatus.ACTIVE:
-        return Barred(Obstacle.UNKNOWN, "Le DMP n'a pas indiqué l'état du dossier de ce patient.", False)
-    return _BARRED[existence.authorisation]
-
-
-_BARRED = {
-    Authorisation.ABSENT: Barred(
-        Obstacle.ABSENT, "Vous n'êtes pas encore autorisé à consulter le DMP de ce patient.", True
-    ),
-    Authorisation.EXPIRED: Barred(
-        Obstacle.EXPIRED, "Votre autorisation de consulter le DMP de ce patient a expiré.", True
-    ),
-    Authorisation.FORBIDDEN: Barred(
-        Obstacle.FORBIDDEN, "Ce patient a bloqué votre accès à son DMP : il est le seul à pouvoir le rétablir.", False
-    ),
-    Authorisation.UNKNOWN: Barred(
-        Obstacle.UNKNOWN, "Le DMP n'a pas indiqué si vous êtes autorisé à consulter le dossier de ce patient.", False
-    ),
-}
-
-
-async def _checked(dmp: Dmp, journal: AuditJournal, who: Consultant, patient: Ins) -> Existence:
-    try:
-        existence = await dmp.existence(who.dmp, patient)
-    except DrimboxError as error:
-        await journal.write(None, who.event(Kind.DMP_ACCESS_CHECKED, patient, error=error))
-        raise
-    await journal.write(None, who.event(Kind.DMP_ACCESS_CHECKED, patient))
-    return existence
+    def finding(self) -> Finding:
+        failed = self.errors.get(KOS)
+        if failed is not None and REPORTS in self.errors and not self.entries:
+            return Failed(failed.reason, failed.code)
+        question = self.question
+        try:
+            exams = exams_of(
+                tuple(self.entries.values()), question.call.ins, report_types=[c.code for c in question.report_types]
+            )
+        except DrimboxError as error:
+            return Failed(error.reason, error.code)
+        answering = narrowed(exams, question.filters)
+        if question.filters.since_last_visit and NEWS not in self.errors:
+            answering = registered_among(answering, self.fresh or ())
+        return Found(
+            answering,
+            len(exams) - len(answering),
+            self.at,
+            frozenset(self.waiting),
+            tuple(Trouble(part, PARTS[part], error.reason, error.code) for part, error in self.errors.items()),
+            self.fresh,
+            _since(question, self.at),
+            question.last_visit is None,
+        )
 
 
 async def _searched(
-    dmp: Dmp,
-    journal: AuditJournal,
-    who: Consultant,
-    patient: Ins,
-    filters: Filters,
-    report_types: Sequence[Coded],
-) -> tuple[DocumentEntry, ...]:
+    dmp: Dmp, journal: AuditJournal, question: Question, gathered: _Gathered, part: str, now: dt.datetime
+) -> None:
+    def told(entries: Entries) -> None:
+        gathered.came(entries)
+        if gathered.waiting and entries:
+            gathered.tell(gathered.finding())
+
+    filters = question.filters
+    criteria = kos_criteria(filters) if part == KOS else report_criteria(filters, question.report_types)
+    await search(dmp, journal, question.who, question.call.ins, criteria, told, now=now)
+
+
+async def _news(dmp: Dmp, journal: AuditJournal, question: Question, gathered: _Gathered, now: dt.datetime) -> None:
+    who, patient = question.who, question.call.ins
+    asked = (Object(Thing.QUERY, "FindSubmissionSets"),)
     try:
-        answers = await asyncio.gather(
-            *(dmp.find_documents(who.dmp, patient, criteria) for criteria in criteria_of(filters, report_types))
-        )
+        fresh = await dmp.registered_since(who.dmp, patient, _since(question, now))
     except DrimboxError as error:
-        await journal.write(None, who.event(Kind.DMP_QUERIED, patient, error=error))
+        await journal.write(None, who.event(Kind.DMP_QUERIED, patient, asked, error))
         raise
-    entries = {entry.entry_id or entry.unique_id: entry for answer in answers for entry in answer}
-    found = [Object(Thing.KOS if e.is_kos else Thing.DOCUMENT, e.unique_id) for e in entries.values()]
-    await journal.write(None, who.event(Kind.DMP_QUERIED, patient, found))
-    return tuple(entries.values())
+    await journal.write(None, who.event(Kind.DMP_QUERIED, patient, asked))
+    gathered.fresh = fresh
 
 
-def criteria_of(filters: Filters, report_types: Sequence[Coded]) -> tuple[Criteria, ...]:
-    """The searches that together find every document of the lines that answer the filters.
-
-    A document is never older than its exam, so the beginning of the period bounds what is asked; its end cannot. KOS
-    are asked by modality and region; reports are not, for theirs may be coded otherwise, or not at all, and would be
-    missing beside their images: what they join decides, here.
-    """
-    since = dt.datetime.combine(filters.first_day, dt.time(), PARIS) if filters.first_day else None
-    regions = filters.regions if all(_is_code(region) for region in filters.regions) else ()
-    if not filters.modalities and not regions:
-        return (Criteria(_SEARCHED, type_codes=(KOS_TYPE, *report_types), created_from=since),)
-    return (
-        Criteria(_SEARCHED, type_codes=(KOS_TYPE,), modalities=filters.modalities, regions=regions, created_from=since),
-        Criteria(_SEARCHED, type_codes=tuple(report_types), created_from=since),
-    )
-
-
-def _is_code(region: str) -> bool:
-    """Callers name regions by code or by label; only codes can be asked of the DMP."""
-    return region.isascii() and region.isdigit()
-
-
-def _closing_day(digits: str) -> str:
-    if len(digits) < 8 or not digits[:8].isdigit():
-        return ""
-    return f" depuis le {digits[6:8]}/{digits[4:6]}/{digits[:4]}"
-
-
-async def _recorded(work: Callable[[], Awaitable[Finding]]) -> Finding:
-    """A task boundary: whatever happens becomes a finding that the page can show."""
-    try:
-        return await work()
-    except DrimboxError as error:
-        return Failed(error.reason, error.code)
-    except Exception:  # noqa: BLE001 - a task boundary
-        _log.exception("a consultation failed")
-        return Failed("Erreur interne de la DRIMbox : la recherche n'a pas abouti", "internal")
+def _since(question: Question, now: dt.datetime) -> dt.datetime:
+    return question.last_visit or now - dt.timedelta(days=question.news_days)

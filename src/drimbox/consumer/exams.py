@@ -1,28 +1,41 @@
 """The list of exams: what the DMP describes of KOS and reports, joined, narrowed and sorted. Pure.
 
-A KOS and a report belong together when they refer to the same study, or to the same accession number of the same
-issuer (standards.md D.4). A document that joins nothing has a line of its own: nothing that was found is left out.
+A KOS and a report belong together when they refer to the same study, or, where one of them names none, to the same
+accession or order number of the same issuer (standards.md D.4). A document that joins nothing has a line of its own:
+nothing that was found is left out.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 from drimbox.consumer.call import Filters
-from drimbox.consumer.vocabulary import MODALITIES
+from drimbox.consumer.vocabulary import MODALITIES, REGIONS
 from drimbox.foundation.errors import IdentityMismatch
 from drimbox.identity.ins import Ins
 from drimbox.identity.traits import normal
-from drimbox.national.dmp.codes import MODALITY_SCHEMES, REGION_SCHEMES
+from drimbox.national.dmp.codes import MODALITY_SCHEMES, REFERENCE_ORDER, REGION_SCHEMES
 from drimbox.national.dmp.metadata.datatypes import Cx
 from drimbox.national.dmp.metadata.model import DocumentEntry
 from drimbox.reports.report import Coded
 
 _T = TypeVar("_T")
+# classCode of what the patient put there (EX_3.1-1040).
+_OF_THE_PATIENT = "90"
+
+
+class Order(StrEnum):
+    """How the lines are sorted; within each, the newest exam first."""
+
+    DATE = "date"
+    OLDEST = "ancien"
+    MODALITY = "modalite"
+    REGION = "region"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class Document:
             (entry.hidden_from_representatives, "Non visible par les représentants légaux"),
             (entry.archived, "Archivé"),
             (entry.obsolete, "Version remplacée"),
+            (entry.class_code is not None and entry.class_code.code == _OF_THE_PATIENT, "Déposé par le patient"),
         )
         return tuple(text for applies, text in told if applies)
 
@@ -132,10 +146,65 @@ def exams_of(entries: Sequence[DocumentEntry], patient: Ins, *, report_types: Se
         raise IdentityMismatch("Le DMP a répondu avec un document d'un autre patient", code="dmp-patient")
     manifests = [_document(e) for e in entries if e.is_kos]
     reports = [_document(e) for e in entries if not e.is_kos and e.type_code and e.type_code.code in report_types]
-    exams = [Exam(images, tuple(r for r in reports if _belong(images.entry, r.entry))) for images in manifests]
+    index = _Index(reports)
+    exams = [Exam(images, index.reports_of(images.entry)) for images in manifests]
     joined = {report.key for exam in exams for report in exam.reports}
     exams += [Exam(None, (report,)) for report in reports if report.key not in joined]
-    return tuple(sorted(exams, key=_newest_first))
+    return in_order(exams, Order.DATE)
+
+
+def in_order(exams: Iterable[Exam], order: Order) -> tuple[Exam, ...]:
+    """The lines sorted; what says neither modality nor region comes last."""
+    newest = sorted(exams, key=_newest_first)
+    if order is Order.OLDEST:
+        return tuple(sorted(newest, key=lambda e: (e.day is None, e.day or dt.date.min)))
+    if order is Order.MODALITY:
+        return tuple(sorted(newest, key=lambda e: _first_or_last(MODALITIES.get(m.code, m.code) for m in e.modalities)))
+    if order is Order.REGION:
+        return tuple(
+            sorted(newest, key=lambda e: _first_or_last(REGIONS.get(r.code, r.label or r.code) for r in e.regions))
+        )
+    return tuple(newest)
+
+
+def registered_among(exams: Iterable[Exam], entry_ids: Collection[str]) -> tuple[Exam, ...]:
+    """The lines that hold one of these documents (entryUUIDs)."""
+    wanted = frozenset(entry_ids)
+    return tuple(exam for exam in exams if any(d.entry.entry_id in wanted for d in exam.documents))
+
+
+def counted_by_type(exams: Iterable[Exam], entry_ids: Collection[str]) -> tuple[tuple[str, int], ...]:
+    """How many of these documents are on the lines, by the label of their typeCode (DMP/UX.15)."""
+    wanted = frozenset(entry_ids)
+    found: dict[str, set[str]] = {}
+    for exam in exams:
+        for document in exam.documents:
+            code = document.entry.type_code
+            if document.entry.entry_id in wanted and code is not None:
+                label = "Images (KOS)" if document.entry.is_kos else code.label or code.code
+                found.setdefault(label, set()).add(document.key)
+    return tuple((label, len(keys)) for label, keys in sorted(found.items()))
+
+
+class _Index:
+    """Reports by what they refer to: a long list is joined without comparing each with each."""
+
+    def __init__(self, reports: Sequence[Document]) -> None:
+        self._by_reference: dict[str, list[Document]] = {}
+        self._places = {report.key: place for place, report in enumerate(reports)}
+        for report in reports:
+            for name in set(_reference_names(report.entry)):
+                self._by_reference.setdefault(name, []).append(report)
+
+    def reports_of(self, manifest: DocumentEntry) -> tuple[Document, ...]:
+        found = {r.key: r for name in _reference_names(manifest) for r in self._by_reference.get(name, ())}
+        kept = [report for report in found.values() if _belong(manifest, report.entry)]
+        return tuple(sorted(kept, key=lambda report: self._places[report.key]))
+
+
+def _reference_names(entry: DocumentEntry) -> Iterator[str]:
+    yield from (f"study {uid}" for uid in entry.study_uids())
+    yield from (f"number {number.value}" for number in _numbers(entry))
 
 
 def narrowed(exams: Iterable[Exam], filters: Filters) -> tuple[Exam, ...]:
@@ -152,19 +221,31 @@ def _belong(manifest: DocumentEntry, report: DocumentEntry) -> bool:
     if studies and reported:
         # Where both name studies, an equal accession number is a number that another site gave too.
         return bool(studies & reported)
-    return any(_same_number(m, r) for m in manifest.accession_numbers() for r in report.accession_numbers())
+    return any(_same_number(m, r) for m in _numbers(manifest) for r in _numbers(report))
+
+
+def _numbers(entry: DocumentEntry) -> tuple[Cx, ...]:
+    return (*entry.accession_numbers(), *entry.references_of(REFERENCE_ORDER))
 
 
 def _same_number(left: Cx, right: Cx) -> bool:
     """Equal values; two issuers that are both named must agree, since numbers repeat from one site to another."""
-    return left.value == right.value and (
-        not left.authority or not right.authority or left.authority == right.authority
+    return (
+        (left.kind or right.kind) == (right.kind or left.kind)
+        and left.value == right.value
+        and (not left.authority or not right.authority or left.authority == right.authority)
     )
 
 
-def _newest_first(exam: Exam) -> tuple[int, str]:
+def _first_or_last(names: Iterable[str]) -> tuple[bool, str]:
+    first = min((normal(name) for name in names), default="")
+    return (not first, first)
+
+
+def _newest_first(exam: Exam) -> tuple[int, bool, str]:
     day = exam.day
-    return (-day.toordinal() if day else 1, exam.documents[0].key)
+    replaced = all(document.entry.obsolete for document in exam.documents)
+    return (-day.toordinal() if day else 1, replaced, exam.documents[0].key)
 
 
 def _answers(exam: Exam, filters: Filters) -> bool:

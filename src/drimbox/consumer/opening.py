@@ -6,38 +6,43 @@ DRIMboxes does not name (decision 15).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from drimbox.consumer.call import ContextualCall
-from drimbox.consumer.consultation import Consultant, require_consent
+from drimbox.consumer.consultant import Consultant, require_consent
 from drimbox.consumer.exams import Document, Exam
-from drimbox.consumer.identity_check import check_manifest, check_report
-from drimbox.consumer.ports import AuditJournal, Dmp, HostList, HostLists, ReceivedImage, SeriesFetcher
+from drimbox.consumer.identity_check import DEFAULT_RULES, Difference, Rules, check_report, require_agreement
+from drimbox.consumer.image_identity import ImageIdentity
+from drimbox.consumer.kos import KosContent, KosReader
+from drimbox.consumer.ports import AuditJournal, Dmp, HostLists, ReceivedImage, SeriesFetcher
 from drimbox.consumer.report_document import ReportDocument, read_report
 from drimbox.consumer.viewing import ExamImages
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError, Refused, Unavailable
 from drimbox.foundation.uids import new_secret
+from drimbox.images.client import SourceState
 from drimbox.manifest.manifest import Manifest, ManifestSeries
-from drimbox.manifest.read import read_manifest
 from drimbox.record.audit import Kind, Object, Thing
-
-MAX_INSTANCES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class OpenExam:
-    """An exam opened in the viewer; ``id`` is its opaque address. ``warnings`` are to be shown, in French."""
+    """An exam opened in the viewer; ``id`` is its opaque address. ``warnings`` are to be shown, in French.
+
+    ``differences`` are the traits of its KOS that are not the call's, and that it was opened with all the same;
+    ``identity`` holds the traits of its images against the call's.
+    """
 
     id: str
     exam: Exam
     kos_uid: str
     images: ExamImages
     warnings: tuple[str, ...]
+    differences: tuple[Difference, ...] = ()
+    identity: ImageIdentity | None = None
 
     @property
     def study_uid(self) -> str:
@@ -58,49 +63,64 @@ class Opener:
     clock: Clock
     syntaxes: Sequence[str]
     parallel: int = 2
+    rules: Rules = DEFAULT_RULES
 
-    async def exam(self, who: Consultant, call: ContextualCall, exam: Exam, folder: Path) -> OpenExam:
-        """Retrieve the KOS, compare it, and prepare the fetch of its series; no image is asked for yet.
+    @property
+    def kos(self) -> KosReader:
+        """Reads the KOS of the list's lines."""
+        return KosReader(self.dmp, self.journal, self.hosts)
 
-        Raises ``IdentityMismatch``, ``Refused`` (not a KOS, not of this study, too big), and as the DMP client.
+    async def exam(
+        self,
+        who: Consultant,
+        call: ContextualCall,
+        exam: Exam,
+        folder: Path,
+        content: KosContent | None = None,
+        *,
+        decided: bool = False,
+        used_names: Callable[[], Collection[str]] = tuple,
+    ) -> OpenExam:
+        """Prepare the fetch of an exam's series; no image is asked for yet. ``content``: its KOS, where it was read.
+
+        ``decided``: the professional goes on although other traits than the INS differ; ``used_names`` are those under
+        which a PACS may know the patient. Raises ``TraitsDiffer`` when
+        they do and nobody decided, ``Refused`` (``no-images``), and as ``KosReader.read``.
         """
         require_consent(call)
         if exam.images is None:
             raise Refused("Aucune image n'est référencée pour ce compte rendu", code="no-images")
-        content = await self._retrieved(who, call, exam.images)
-        manifest = read_manifest(content)
-        warnings = check_manifest(call, manifest)
-        described = exam.images.entry.study_uids()
-        if described and manifest.study_uid not in described:
-            raise Refused("Le KOS n'est pas celui de l'examen décrit par le DMP", code="kos-study")
-        if sum(len(s.instances) for s in manifest.series) > MAX_INSTANCES:
-            raise Refused(
-                f"L'examen compte plus de {MAX_INSTANCES} images : il ne peut pas être ouvert", code="kos-size"
-            )
-        allowed = await self.hosts.current()
-        refused = {s.series_uid: error for s in manifest.series if (error := _unlisted(s, allowed)) is not None}
+        if content is None:
+            content = await self.kos.read(who, call, exam.images)
+        manifest = content.manifest
+        require_agreement("KOS", content.differences, self.rules, decided=decided, key=exam.images.key)
+        identity = ImageIdentity(call.traits, self.rules, used_names, exam.images.key)
         images = ExamImages(
             manifest,
             folder=folder / new_secret(),
             fetch=lambda series, into: self._fetch(who, call, manifest, series, into),
             clock=self.clock,
-            refused=refused,
+            refused=content.refused,
             finished=lambda series, count, error: self._fetched(who, call, manifest, series, count, error),
             parallel=self.parallel,
+            inspect=identity.check,
         )
-        return OpenExam(new_secret(), exam, manifest.kos_uid, images, warnings)
+        return OpenExam(new_secret(), exam, manifest.kos_uid, images, (), content.differences, identity)
 
     async def viewed(self, who: Consultant, call: ContextualCall, opened: OpenExam) -> None:
         """Write down that the professional opens the images (DB.CO.82)."""
         objects = (Object(Thing.STUDY, opened.study_uid), Object(Thing.KOS, opened.kos_uid))
         await self.journal.write(None, who.event(Kind.IMAGES_VIEWED, call.ins, objects))
 
-    async def report(self, who: Consultant, call: ContextualCall, document: Document) -> ReportDocument:
-        """Retrieve a report and compare its patient. Raises as ``exam``."""
+    async def report(
+        self, who: Consultant, call: ContextualCall, document: Document, *, decided: bool = False
+    ) -> ReportDocument:
+        """Retrieve a report and compare its patient. Raises ``TraitsDiffer`` as ``exam``, and as the DMP client."""
         require_consent(call)
         report = read_report(await self._retrieved(who, call, document))
-        warnings = check_report(call, report.patient)
-        return report.with_warnings(warnings)
+        differences = check_report(call, report.patient)
+        require_agreement("compte rendu", differences, self.rules, decided=decided, key=document.key)
+        return report.with_differences(differences)
 
     async def _retrieved(self, who: Consultant, call: ContextualCall, document: Document) -> bytes:
         entry = document.entry
@@ -135,7 +155,8 @@ class Opener:
                 raise
             # A dead source is told from a dead PACS (DB.CO.112).
             state = await self.images.probe(series.retrieve_url, tls=tls)
-            reason = f"{error.reason} ({state.value})"
+            unreached = error.code == "source-unreachable" and state is SourceState.DEAD
+            reason = state.value if unreached else f"{error.reason} ({state.value})"
             raise Unavailable(reason, code=error.code, peer_code=error.peer_code) from error
 
     async def _fetched(
@@ -153,18 +174,3 @@ class Opener:
             Object(Thing.KOS, manifest.kos_uid),
         )
         await self.journal.write(None, who.event(Kind.IMAGES_FETCHED, call.ins, objects, error))
-
-
-def _unlisted(series: ManifestSeries, allowed: HostList) -> DrimboxError | None:
-    """Why a series must not be asked for at the address its KOS gives; None when it may be."""
-    try:
-        address = urlsplit(series.retrieve_url)
-        host = address.hostname
-        plain = address.scheme == "https" and bool(host) and not address.username and not address.password
-    except ValueError:
-        plain, host = False, None
-    if not plain or host is None:
-        return Refused("L'adresse des images donnée par le KOS n'est pas une adresse https", code="retrieve-url")
-    if not allowed.allows_host(host):
-        return Refused("La source des images n'est pas dans la liste blanche des DRIMbox", code="host-not-listed")
-    return None

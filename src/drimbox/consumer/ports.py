@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from drimbox.consumer.professional import ApiTokens
 from drimbox.identity.ins import Ins
 from drimbox.images.client import SourceState
 from drimbox.national.dmp.actor import Actor as DmpActor
@@ -35,6 +37,18 @@ class Psc(Protocol):
     async def logout_url(self, id_token: str, redirect: str) -> str: ...
     async def logout_notice(self, logout_token: str) -> LogoutNotice: ...
     async def revoke(self, token: str) -> None: ...
+    async def issuer(self) -> str: ...
+    async def check_issuer(self, told: str | None) -> None: ...
+    async def page_origins(self) -> tuple[str, ...]: ...
+
+
+class RemotePsc(Protocol):
+    """A login on the professional's own device (``national.psc.ciba``, or ``national.psc.proxy`` through a proxy)."""
+
+    async def connect(self, national_id: str, binding: str, channel: str) -> Tokens: ...
+    async def identity(self, tokens: Tokens) -> UserInfo: ...
+    async def refresh(self, former: Tokens) -> Tokens: ...
+    async def leave(self, tokens: Tokens) -> None: ...
 
 
 class Dmp(Protocol):
@@ -42,6 +56,8 @@ class Dmp(Protocol):
 
     async def existence(self, actor: DmpActor, patient: Ins) -> Existence: ...
     async def authorise(self, actor: DmpActor, patient: Ins) -> None: ...
+    async def withdraw(self, actor: DmpActor, patient: Ins) -> None: ...
+    async def registered_since(self, actor: DmpActor, patient: Ins, since: dt.datetime) -> frozenset[str]: ...
     async def find_documents(self, actor: DmpActor, patient: Ins, criteria: Criteria) -> tuple[DocumentEntry, ...]: ...
     async def retrieve(
         self, actor: DmpActor, patient: Ins, wanted: Sequence[DocumentEntry]
@@ -78,6 +94,15 @@ class SeriesFetcher(Protocol):
     async def probe(self, retrieve_url: str, *, tls: ssl.SSLContext) -> SourceState: ...
 
 
+class LocalPacs(Protocol):
+    """A PACS of the site, as far as it is asked what it holds (``pacs.presence.Holdings``)."""
+
+    @property
+    def id(self) -> str: ...
+
+    async def held(self, study_uids: Sequence[str]) -> Mapping[str, int | None]: ...
+
+
 class HostList(Protocol):
     """The signed list of DRIMboxes, as far as a caller needs it (``national.whitelist.Whitelist``)."""
 
@@ -101,7 +126,8 @@ class ConsumerStructure:
     """One structure of the box with the certificates that speak for it (DB.CO.91, DB.CO.98).
 
     ``id`` is its short name in the configuration; ``identifiers`` the Struct_IdNat by which a practice may name it;
-    ``wado_tls`` presents its ORG AUTH_CLI to the other DRIMboxes; ``actor`` makes the one who acts at the DMP.
+    ``wado_tls`` presents its ORG AUTH_CLI to the other DRIMboxes; ``actor`` makes the one who acts at the DMP; ``pacs``
+    are those in which its studies are looked for; ``api`` gives the bearer that goes beside the VIHF (API PSC).
     """
 
     id: str
@@ -109,6 +135,8 @@ class ConsumerStructure:
     identifiers: tuple[str, ...]
     wado_tls: ssl.SSLContext
     actor: Callable[[VihfIdentity], DmpActor]
+    pacs: tuple[LocalPacs, ...] = ()
+    api: ApiTokens | None = None
 
 
 class Structures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from drimbox.foundation.clock import Clock
@@ -34,19 +34,37 @@ class TokenRefresher(Protocol):
     async def refresh(self, former: Tokens) -> Tokens: ...
 
 
-class Professional:
-    """One login. ``notice_accepted`` is the box ticked once per user (DMP/AIRS.07)."""
+class ApiTokens(Protocol):
+    """Makes the tokens of a national service (``national.psc.exchange.ApiAccess``)."""
 
-    def __init__(self, info: UserInfo, tokens: Tokens, *, psc: TokenRefresher, clock: Clock) -> None:
+    def bearer(self, access_token: Callable[[], Awaitable[str]]) -> Callable[[], Awaitable[str]]: ...
+
+
+Leave = Callable[[Tokens], Awaitable[None]]
+
+
+class Professional:
+    """One login. ``notice_accepted`` is the box ticked once per user (DMP/AIRS.07).
+
+    ``leave`` ends a login that was made on the professional's own device: no browser can end it at PSC.
+    """
+
+    def __init__(
+        self, info: UserInfo, tokens: Tokens, *, psc: TokenRefresher, clock: Clock, leave: Leave | None = None
+    ) -> None:
         self.info = info
         self.logged_in_at = clock.now()
         self.notice_accepted = False
+        # The optional traits that this user wants on the screen; None until they were asked for (INS/va1.36).
+        self.shown_traits: frozenset[str] | None = None
         self.practice: Practice | None = info.practices[0] if len(info.practices) == 1 else None
         self._tokens = tokens
         self._psc = psc
         self._clock = clock
         self._refreshing = asyncio.Lock()
         self._ended = False
+        self._leave = leave
+        self._bearers: dict[str, Callable[[], Awaitable[str]]] = {}
 
     @property
     def name(self) -> str:
@@ -81,6 +99,23 @@ class Professional:
         """No token is given out any more."""
         self._ended = True
 
+    @property
+    def remote(self) -> bool:
+        """Was the login made on their own device?"""
+        return self._leave is not None
+
+    async def leave(self) -> None:
+        """End a login of their own device at PSC. Raises ``Unavailable`` when PSC, or the proxy, does not answer."""
+        self._ended = True
+        if self._leave is not None:
+            await self._leave(self._tokens)
+
+    def bearer(self, structure: str, api: ApiTokens) -> Callable[[], Awaitable[str]]:
+        """Gives their token of a national service, with the certificate of this structure; one for the whole login."""
+        if structure not in self._bearers:
+            self._bearers[structure] = api.bearer(self.access_token)
+        return self._bearers[structure]
+
     async def access_token(self) -> str:
         """A token that is good for the next seconds, refreshed if need be.
 
@@ -91,6 +126,12 @@ class Professional:
                 raise LoginEnded
             if self._clock.now() + _MARGIN >= self._tokens.expires_at:
                 await self._refresh()
+            if not self._tokens.access_token:
+                raise Rejected(
+                    "Cette connexion ne donne pas accès aux images des autres sites : reconnectez-vous par la page de "
+                    "Pro Santé Connect",
+                    code="no-token",
+                )
             return self._tokens.access_token
 
     async def keep_alive(self) -> None:

@@ -1,7 +1,7 @@
 """A report as it is shown: its header in words, and its body (CDA/VISU.01).
 
-The body of level 1 is a PDF, or plain text; that of level 3 is a narrative, shown as text blocks: headings, paragraphs,
-lists and tables, nothing of its markup is passed on.
+The body of level 1 is a PDF, a picture or plain text; that of level 3 is a narrative, shown as a tree of known parts:
+nothing of its markup is passed on, no stylesheet is run.
 """
 
 from __future__ import annotations
@@ -11,39 +11,33 @@ import binascii
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
+from drimbox.consumer.identity_check import Difference
+from drimbox.consumer.narrative import Kind, Narrative, Node, Picture, picture_of, plain_narrative, read_narrative
 from drimbox.foundation import xml
+from drimbox.foundation.clock import PARIS
 from drimbox.foundation.errors import Refused
 from drimbox.identity.traits import Patient
 from drimbox.reports.cda import document_root, instant_of, patient_of
 
 _CDA = "urn:hl7-org:v3"
-_MAX_BLOCKS = 20_000
-_SKIPPED = frozenset({"renderMultiMedia", "footnoteRef"})
-
-
-class BlockKind(StrEnum):
-    """What a block of a narrative is."""
-
-    HEADING = "heading"
-    PARAGRAPH = "paragraph"
-    ITEM = "item"
-    ROW = "row"
+_MAX_LINES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """One block of a narrative: its texts (the cells of a row, else one), and how deep it stands."""
+class HeaderLine:
+    """One thing that the header says, with its name in French."""
 
-    kind: BlockKind
-    texts: tuple[str, ...]
-    depth: int = 1
+    name: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"HeaderLine({self.name})"
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDocument:
-    """A report to show. Either ``pdf`` or ``blocks`` holds its body."""
+    """A report to show. Either ``pdf`` or ``body`` holds its body; ``header`` is all that its header says besides."""
 
     document_id: str
     title: str
@@ -52,15 +46,17 @@ class ReportDocument:
     author: str
     structure: str
     patient: Patient
+    header: tuple[HeaderLine, ...] = ()
     pdf: bytes = b""
-    blocks: tuple[Block, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    body: Narrative = field(default_factory=lambda: Narrative(()))
+    differences: tuple[Difference, ...] = field(default=())
 
     def __repr__(self) -> str:
         return f"ReportDocument({self.document_id})"
 
-    def with_warnings(self, warnings: tuple[str, ...]) -> ReportDocument:
-        return replace(self, warnings=warnings)
+    def with_differences(self, differences: tuple[Difference, ...]) -> ReportDocument:
+        """With the traits that are not the call's."""
+        return replace(self, differences=differences)
 
 
 def read_report(data: bytes) -> ReportDocument:
@@ -71,20 +67,96 @@ def read_report(data: bytes) -> ReportDocument:
     root = document_root(data)
     patient = patient_of(root)
     code = root.find(f"{{{_CDA}}}code")
-    identifier = root.find(f"{{{_CDA}}}id")
     moment = root.find(f"{{{_CDA}}}effectiveTime")
-    pdf, blocks = _body(root)
+    pdf, body = _body(root)
     return ReportDocument(
-        document_id=_identifier(identifier),
+        document_id=_identifier(root.find(f"{{{_CDA}}}id")),
         title=_plain(root.find(f"{{{_CDA}}}title")),
         type_label=(code.get("displayName") or code.get("code") or "") if code is not None else "",
         created=instant_of(moment.get("value") or "") if moment is not None else None,
-        author=_author(root),
-        structure=_plain(_first(root, f".//{{{_CDA}}}representedOrganization/{{{_CDA}}}name")),
+        author=next((name for path in _AUTHORS for name in _people(root, path)), ""),
+        structure=next(_texts(root, ".//{*}representedOrganization/{*}name"), ""),
         patient=patient,
+        header=tuple(_header(root))[:_MAX_LINES],
         pdf=pdf,
-        blocks=blocks,
+        body=body,
     )
+
+
+_AUTHORS = ("author/{*}assignedAuthor", "legalAuthenticator/{*}assignedEntity")
+#: Where people stand in the header, and what they are there.
+_PEOPLE = (
+    ("Auteur", "author/{*}assignedAuthor"),
+    ("Responsable du document", "legalAuthenticator/{*}assignedEntity"),
+    ("Validé par", "authenticator/{*}assignedEntity"),
+    ("Destinataire", "informationRecipient/{*}intendedRecipient"),
+    ("Participant", "participant/{*}associatedEntity"),
+    ("Exécutant de l’acte", "documentationOf/{*}serviceEvent/{*}performer/{*}assignedEntity"),
+)
+_IDENTIFIERS = (
+    ("Numéro de demande", "inFulfillmentOf/{*}order/{*}accessionNumber"),
+    ("Identifiant de la prescription", "inFulfillmentOf/{*}order/{*}id"),
+    ("Document remplacé", "relatedDocument/{*}parentDocument/{*}id"),
+    ("Identifiant de la venue", "componentOf/{*}encompassingEncounter/{*}id"),
+)
+
+
+def _header(root: xml.Element) -> Iterator[HeaderLine]:
+    """The whole header in words, in the order in which a reader looks for it."""
+    yield from _lines("Version", [v.get("value") or "" for v in root.iterfind(f"{{{_CDA}}}versionNumber")])
+    yield from _lines("Confidentialité", _labels(root, "confidentialityCode"))
+    yield from _lines("Langue", [v.get("code") or "" for v in root.iterfind(f"{{{_CDA}}}languageCode")])
+    for name, path in _PEOPLE:
+        yield from _lines(name, _people(root, path))
+    yield from _lines("Établissement conservateur", _texts(root, f"{{{_CDA}}}custodian//{{*}}name"))
+    yield from _lines("Établissement", _texts(root, ".//{*}representedOrganization/{*}name"))
+    for event in root.iterfind(f"{{{_CDA}}}documentationOf/{{*}}serviceEvent"):
+        yield from _lines("Acte", _labels(event, "code"))
+        yield from _lines("Date de l’acte", _moments(event))
+        yield from _lines("Étude (Study Instance UID)", [i.get("root") or "" for i in event.iterfind("{*}id")])
+    for name, path in _IDENTIFIERS:
+        yield from _lines(name, [_identifier(found) for found in root.iterfind(f"{{{_CDA}}}{path}")])
+    yield from _lines(
+        "Lieu de prise en charge", _labels(root, "componentOf/{*}encompassingEncounter/{*}location//{*}code")
+    )
+
+
+def _lines(name: str, texts: Iterator[str] | list[str]) -> Iterator[HeaderLine]:
+    yield from (HeaderLine(name, text[:500]) for text in dict.fromkeys(texts) if text)
+
+
+def _labels(element: xml.Element, path: str) -> Iterator[str]:
+    for code in element.iterfind(f"{{{_CDA}}}{path}"):
+        yield code.get("displayName") or code.get("code") or ""
+
+
+def _moments(event: xml.Element) -> Iterator[str]:
+    for path in ("{*}effectiveTime/{*}low", "{*}effectiveTime"):
+        found = event.find(path)
+        moment = instant_of(found.get("value") or "") if found is not None else None
+        if moment is not None:
+            yield f"{moment.astimezone(PARIS):%d/%m/%Y à %H:%M}"
+            return
+
+
+def _people(root: xml.Element, path: str) -> Iterator[str]:
+    """Given and family name, with the structure in which they act."""
+    for entity in root.iterfind(f"{{{_CDA}}}{path}"):
+        name = entity.find("{*}assignedPerson/{*}name")
+        if name is None:
+            name = entity.find("{*}associatedPerson/{*}name")
+        if name is None:
+            name = entity.find("{*}informationRecipient/{*}name")
+        if name is None:
+            continue
+        parts = [_plain(name.find(f"{{*}}{part}")) for part in ("prefix", "given", "family")]
+        yield " ".join(part for part in parts if part) or _plain(name)
+
+
+def _texts(root: xml.Element, path: str) -> Iterator[str]:
+    for found in root.iterfind(path):
+        if text := _plain(found):
+            yield text
 
 
 def _identifier(element: xml.Element | None) -> str:
@@ -93,35 +165,17 @@ def _identifier(element: xml.Element | None) -> str:
     return "^".join(part for part in (element.get("root"), element.get("extension")) if part)
 
 
-def _author(root: xml.Element) -> str:
-    for path in ("author/{*}assignedAuthor", "legalAuthenticator/{*}assignedEntity"):
-        name = root.find(f"{{{_CDA}}}{path}/{{*}}assignedPerson/{{*}}name")
-        parts = [_plain(_first(name, f"{{*}}{part}")) for part in ("given", "family")] if name is not None else []
-        if any(parts):
-            return " ".join(part for part in parts if part)
-    return ""
-
-
-def _first(element: xml.Element | None, path: str) -> xml.Element | None:
-    return element.find(path) if element is not None else None
-
-
-def _body(root: xml.Element) -> tuple[bytes, tuple[Block, ...]]:
+def _body(root: xml.Element) -> tuple[bytes, Narrative]:
     text = root.find(f"{{{_CDA}}}component/{{{_CDA}}}nonXMLBody/{{{_CDA}}}text")
     if text is not None:
         return _unstructured(text)
     body = root.find(f"{{{_CDA}}}component/{{{_CDA}}}structuredBody")
     if body is None:
         raise Refused("Le compte rendu n'a pas de corps", code="report-body")
-    blocks = tuple(_sections(body, 1))
-    if not blocks:
-        raise Refused("Le corps du compte rendu est vide", code="report-body")
-    if len(blocks) > _MAX_BLOCKS:
-        raise Refused("Le corps du compte rendu est trop long", code="report-body")
-    return b"", blocks
+    return b"", read_narrative(body)
 
 
-def _unstructured(text: xml.Element) -> tuple[bytes, tuple[Block, ...]]:
+def _unstructured(text: xml.Element) -> tuple[bytes, Narrative]:
     media_type = (text.get("mediaType") or "text/plain").lower()
     if text.get("representation") == "B64":
         try:
@@ -131,62 +185,17 @@ def _unstructured(text: xml.Element) -> tuple[bytes, tuple[Block, ...]]:
     else:
         content = "".join(str(piece) for piece in text.itertext()).encode()
     if media_type == "application/pdf" and content.lstrip()[:5] == b"%PDF-":
-        return content, ()
+        return content, Narrative(())
     if media_type == "text/plain":
-        lines = content.decode("utf-8", "replace").splitlines()
-        return b"", tuple(Block(BlockKind.PARAGRAPH, (line,)) for line in lines if line.strip())
+        return b"", plain_narrative(content.decode("utf-8", "replace"))
+    picture = picture_of(content) if media_type.startswith("image/") else None
+    if picture is not None:
+        return b"", _only(picture)
     raise Refused("Le format du corps du compte rendu ne peut pas être affiché", code="report-body")
 
 
-def _sections(parent: xml.Element, depth: int) -> Iterator[Block]:
-    for component in parent.iterchildren(f"{{{_CDA}}}component"):
-        section = component.find(f"{{{_CDA}}}section")
-        if section is None:
-            continue
-        title = _plain(section.find(f"{{{_CDA}}}title"))
-        if title:
-            yield Block(BlockKind.HEADING, (title,), depth)
-        narrative = section.find(f"{{{_CDA}}}text")
-        if narrative is not None:
-            yield from _narrative(narrative, depth)
-        yield from _sections(section, depth + 1)
-
-
-def _narrative(element: xml.Element, depth: int) -> Iterator[Block]:
-    """Text between block elements is a paragraph of its own; inline elements are part of the text around them."""
-    pending = [element.text or ""]
-
-    def flush() -> Iterator[Block]:
-        for line in "".join(pending).split("\n\n"):
-            text = " ".join(line.split())
-            if text:
-                yield Block(BlockKind.PARAGRAPH, (text,), depth)
-        pending.clear()
-
-    for child in element.iterchildren("{*}*"):
-        name = xml.local_name(child)
-        if name in ("paragraph", "list", "table", "caption"):
-            yield from flush()
-            yield from _block(child, name, depth)
-        elif name == "br":
-            pending.append("\n\n")
-        elif name not in _SKIPPED:
-            pending.append(_plain(child))
-        pending.append(child.tail or "")
-    yield from flush()
-
-
-def _block(element: xml.Element, name: str, depth: int) -> Iterator[Block]:
-    if name == "table":
-        for row in element.iter(f"{{{_CDA}}}tr"):
-            cells = tuple(_plain(cell) for cell in row if xml.local_name(cell) in ("td", "th"))
-            if any(cells):
-                yield Block(BlockKind.ROW, cells, depth)
-    elif name == "list":
-        for item in element.iterchildren(f"{{{_CDA}}}item"):
-            yield Block(BlockKind.ITEM, (_plain(item),), depth)
-    else:
-        yield from _narrative(element, depth)
+def _only(picture: Picture) -> Narrative:
+    return Narrative((Node(Kind.PICTURE),), (picture,))
 
 
 def _plain(element: xml.Element | None) -> str:

@@ -7,6 +7,8 @@ else can reach it. Everything lives in memory, is bounded in number and in time,
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import hashlib
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,10 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drimbox.consumer.call import ContextualCall, Filters
-from drimbox.consumer.consultation import Consultation
+from drimbox.consumer.consultation import Bell, Consultation, Found
+from drimbox.consumer.exams import Document, Order
 from drimbox.consumer.opening import OpenExam
+from drimbox.consumer.permission import Emergency
 from drimbox.consumer.professional import Professional
+from drimbox.consumer.remote_login import RemoteLogin
 from drimbox.consumer.report_document import ReportDocument
+from drimbox.consumer.surroundings import Surroundings
+from drimbox.consumer.views import View, view_of
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Busy, Refused
 from drimbox.foundation.uids import new_secret
@@ -47,6 +54,7 @@ class Limits:
     calls_per_session: int = 50
     exams_per_call: int = 50
     logins_per_session: int = 20
+    remote_logins: int = 5
 
 
 @dataclass(slots=True)
@@ -71,8 +79,23 @@ class OpenCall:
     used: float
     practice: Practice | None = None
     consultation: Consultation | None = None
+    # What is found out around the rows, and the bell that both ring.
+    surroundings: Surroundings | None = None
+    bell: Bell = field(default_factory=Bell)
+    order: Order = Order.DATE
+    # What the search before this one found, shown until this one has something to show.
+    former: Found | None = None
+    emergency: Emergency | None = None
+    timer: asyncio.Task[None] | None = None
+    # When this user saw the list of this patient before; read once, or this visit would count as the last one.
+    last_visit: dt.datetime | None = None
+    last_visit_read: bool = False
+    # Documents that the professional chose to open although other traits than the INS differ.
+    decided: set[str] = field(default_factory=set)
     # By document key: what is open, and what the professional was warned of and chose to open all the same.
     exams: dict[str, OpenExam] = field(default_factory=dict)
+    # Several of these exams beside each other, by address.
+    views: dict[str, View] = field(default_factory=dict)
     reports: dict[str, ReportDocument] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
     # The traits that only documents tell (ans-faq.md 4.2), once one was read.
@@ -84,13 +107,32 @@ class OpenCall:
     def exam(self, view_id: str) -> OpenExam | None:
         return next((e for e in self.exams.values() if e.id == view_id), None)
 
+    def document(self, key: str) -> Document | None:
+        """A document of the rows that are shown."""
+        found = self.consultation.shown if self.consultation is not None else None
+        exams = found.exams if found is not None else ()
+        return next((d for exam in exams for d in exam.documents if d.key == key), None)
+
+    def view(self, view_id: str) -> View | None:
+        """What a viewer's address shows: one exam of this call, or several."""
+        alone = self.exam(view_id)
+        return view_of(alone) if alone is not None else self.views.get(view_id)
+
     async def forget(self) -> None:
         """Drop all that was found for this patient: the search, the exams, their images."""
         consultation, self.consultation = self.consultation, None
         exams, self.exams = self.exams, {}
+        self.views = {}
         self.reports, self.warned, self.details = {}, set(), None
+        surroundings, self.surroundings = self.surroundings, None
+        self.decided, self.emergency, self.last_visit_read, self.former = set(), None, False, None
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
         if consultation is not None:
             await consultation.close()
+        if surroundings is not None:
+            await surroundings.close()
         for exam in exams.values():
             await exam.close()
 
@@ -112,9 +154,17 @@ class Session:
     professional: Professional | None = None
     calls: dict[str, OpenCall] = field(default_factory=dict)
     logins: dict[str, Login] = field(default_factory=dict)
+    # A login on the professional's own device, on its way (CIBA).
+    remote: RemoteLogin | None = None
 
     def __repr__(self) -> str:
         return f"Session({self.id})"
+
+    @property
+    def mark(self) -> str:
+        """Whose pages these are: another one for each person who logs in, and none of their secrets."""
+        person = self.professional.info.national_id if self.professional is not None else ""
+        return hashlib.sha256(f"{self.id}|{person}".encode()).hexdigest()[:16]
 
     def call(self, call_id: str) -> OpenCall:
         """Raises ``Gone`` for a call that this browser has not."""
@@ -147,6 +197,8 @@ class Sessions:
         self._tickets: dict[str, _Ticket] = {}
         self._by_secret: dict[str, Session] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        # When devices were rung, by browser and by person.
+        self._rung: dict[str, list[float]] = {}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
 
@@ -198,6 +250,16 @@ class Sessions:
             session.seen = now
         return session
 
+    def professional(self, national_id: str) -> Professional | None:
+        """Somebody who is logged in now, in whichever browser; None when they are not."""
+        now = self._clock.monotonic()
+        for session in self._by_secret.values():
+            found = session.professional
+            mine = found is not None and not found.ended and found.info.national_id == national_id
+            if mine and not self._over(session, now):
+                return found
+        return None
+
     def expect_login(self, session: Session, call_id: str) -> Login:
         """Begin a login: fresh state, nonce and PKCE verifier, good for this browser only and for a short time."""
         now = self._clock.monotonic()
@@ -215,6 +277,20 @@ class Sessions:
             raise Gone("Cette connexion n'a pas été demandée par ce navigateur, ou a expiré : recommencez")
         return login
 
+    def count_remote_login(self, session: Session, national_id: str) -> None:
+        """One more request to a professional's device.
+
+        Raises ``Busy`` when too many were made lately by this browser, or for this person, by whatever browsers.
+        """
+        now = self._clock.monotonic()
+        recent = {who: [at for at in asked if now - at < self._limits.login] for who, asked in self._rung.items()}
+        self._rung = {who: asked for who, asked in recent.items() if asked}
+        for who in (session.id, national_id):
+            if len(self._rung.get(who, ())) >= self._limits.remote_logins:
+                raise Busy("Trop de demandes de connexion : attendez quelques minutes", code="logins", retry_after=60)
+        for who in (session.id, national_id):
+            self._rung.setdefault(who, []).append(now)
+
     async def log_in(self, session: Session, professional: Professional, call_id: str) -> None:
         """Put a person in the session, under a new cookie, and start its time afresh.
 
@@ -224,6 +300,9 @@ class Sessions:
         if self._by_secret.pop(session.secret, None) is None:
             raise Gone("Votre session est terminée : relancez l'appel depuis votre logiciel")
         former, session.professional = session.professional, professional
+        remote, session.remote = session.remote, None
+        if remote is not None:
+            self._later(remote.close())
         session.secret, session.csrf = new_secret(), new_secret()
         session.created = session.seen = self._clock.monotonic()
         self._by_secret[session.secret] = session
@@ -235,22 +314,30 @@ class Sessions:
             if former.practice in professional.info.practices:
                 professional.practice = former.practice
             return
-        kept = session.calls.pop(call_id, None)
+        kept = session.calls.get(call_id)
         others, session.calls = session.calls, {}
         if kept is not None:
-            kept.practice = None
-            session.calls[call_id] = kept
-            await kept.forget()
+            session.calls[call_id] = self._blank(session, kept, kept.call.filters)
         for call in others.values():
             await call.close()
+
+    async def renew(self, session: Session, call: OpenCall, practice: Practice) -> None:
+        """Begin a call again in another practice: nothing found under the former one stays.
+
+        What is still on its way for the former one belongs to a call that is no longer there.
+        """
+        fresh = self._blank(session, call, call.filters)
+        fresh.practice = practice
+        session.calls[call.id] = fresh
+        await call.close()
 
     async def end(self, session: Session, why: str = "logout") -> None:
         """Close a session now: its calls, its searches, its images."""
         self._end(session, why)
         await self._closed()
 
-    async def end_of(self, psc_session: str, subject: str) -> int:
-        """End the sessions that PSC says are over (back-channel logout): by its session id, else by its subject."""
+    async def end_of(self, psc_session: str, subject: str, *, why: str = "back-channel") -> int:
+        """End the sessions that PSC says are over: by its session id, else by its subject."""
         ended = [
             s
             for s in self._by_secret.values()
@@ -258,7 +345,7 @@ class Sessions:
             and (s.professional.psc_session == psc_session if psc_session else s.professional.subject == subject)
         ]
         for session in ended:
-            self._end(session, "back-channel")
+            self._end(session, why)
         await self._closed()
         return len(ended)
 
@@ -289,6 +376,10 @@ class Sessions:
         self._by_secret[session.secret] = session
         return session
 
+    def _blank(self, session: Session, call: OpenCall, filters: Filters) -> OpenCall:
+        """The same call at the same address, as if it had just been made."""
+        return OpenCall(call.id, call.call, filters, session.folder / new_secret(), self._clock.monotonic())
+
     def _add(self, session: Session, call: ContextualCall) -> OpenCall:
         while len(session.calls) >= self._limits.calls_per_session:
             oldest = min(session.calls.values(), key=lambda c: c.used)
@@ -310,6 +401,8 @@ class Sessions:
         self._later(self._finish(session, list(calls.values()), why))
 
     async def _finish(self, session: Session, calls: list[OpenCall], why: str) -> None:
+        if session.remote is not None:
+            await session.remote.close()
         for call in calls:
             await call.close()
         await asyncio.to_thread(shutil.rmtree, session.folder, ignore_errors=True)

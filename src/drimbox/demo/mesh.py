@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from drimbox.console import psc as console
-from drimbox.consumer.app import BACKCHANNEL_PATH
+from drimbox.consumer.app import BACKCHANNEL_PATH, FRONTCHANNEL_PATH
 from drimbox.consumer.login import CALLBACK_PATH, GOODBYE_PATH
 from drimbox.consumer.viewer_files import install_viewer
 from drimbox.demo import consoles, sites
@@ -82,8 +82,14 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
-    """The whole mesh until the block ends. Raises ``NotStarted``, ``Misconfigured``, ``OSError``."""
+async def running(
+    state: Path, *, home: Path, say: Say, before_wado: int = 0, cached: bool = True
+) -> AsyncIterator[Mesh]:
+    """The whole mesh until the block ends. Raises ``NotStarted``, ``Misconfigured``, ``OSError``.
+
+    ``before_wado`` is a port in front of site A's WADO-RS, of a link that is measured: its KOS name that one. Not
+    ``cached``: site B keeps no image beyond a session.
+    """
     places = ports(state)
     (state / "endpoints.json").unlink(missing_ok=True)
     async with AsyncExitStack() as stack:
@@ -97,12 +103,12 @@ async def running(state: Path, *, home: Path, say: Say) -> AsyncIterator[Mesh]:
         )
         national = endpoints_of(config)
         say("Les PACS et les DRIMbox des deux sites démarrent…")
-        sites.write_site_a(state / "site-a.toml", places, national)
-        sites.write_site_b(state / "site-b.toml", places, national, viewer)
+        sites.write_site_a(state / "site-a.toml", places, national, before_wado)
+        sites.write_site_b(state / "site-b.toml", places, national, viewer, cached=cached)
         told = threading.Event()
         pacss = [
             in_thread(_pacs(state, "a", places.pacs_a, places.pacs_a_http, say, _nodes(places), told), told),
-            in_thread(_pacs(state, "b", places.pacs_b, places.pacs_b_http, say, (), told), told),
+            in_thread(_pacs(state, "b", places.pacs_b, places.pacs_b_http, say, _nodes_b(places), told), told),
         ]
         # All start at once; the boxes stop first, for what they have in hand needs the PACSs.
         (pacs_a, pacs_b), boxes = await both(
@@ -172,6 +178,7 @@ def _services(state: Path, places: Ports) -> ServicesConfig:
         redirect_uris=(consumer + CALLBACK_PATH, console_b + console.CALLBACK_PATH),
         post_logout_redirect_uris=(consumer + GOODBYE_PATH, console_b + console.GOODBYE_PATH),
         backchannel_logout=consumer + BACKCHANNEL_PATH,
+        frontchannel_logout=consumer + FRONTCHANNEL_PATH,
         db_host="site-b.localhost",
     )
     return ServicesConfig(
@@ -182,6 +189,7 @@ def _services(state: Path, places: Ports) -> ServicesConfig:
         whitelist_port=places.whitelist,
         wallet_port=places.wallet,
         view_port=places.view,
+        poll_seconds=2,
     )
 
 
@@ -192,6 +200,11 @@ def _nodes(places: Ports) -> tuple[Destination, ...]:
         Destination(sites.IOCM_AE, "127.0.0.1", places.iocm_a),
         Destination("DEMO_CLIENT", "127.0.0.1", places.dicom_client),
     )
+
+
+def _nodes_b(places: Ports) -> tuple[Destination, ...]:
+    """Who may ask site B's PACS: its DRIMbox."""
+    return (Destination("DRIMBOX_B", "127.0.0.1", places.dicom_b),)
 
 
 @contextmanager

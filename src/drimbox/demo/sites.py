@@ -32,8 +32,8 @@ def dmp_services(ports: Ports) -> str:
     return f"https://localhost:{ports.dmp}/si-dmp-server/v2/services"
 
 
-def write_site_a(file: Path, ports: Ports, national: Endpoints) -> None:
-    """The source of site A, with its PACS."""
+def write_site_a(file: Path, ports: Ports, national: Endpoints, before_wado: int = 0) -> None:
+    """The source of site A, with its PACS. ``before_wado``: the port that others are told instead of WADO-RS's own."""
     certificates = national.sites["a"].certificates
     place = national.sites["a"].site.place
     text = _common("site-a", file.parent / "a", ports, national, "a")
@@ -73,15 +73,15 @@ allowed_callers = ["PACS_A", "DEMO_CLIENT"]
 
 [source.wado]
 port = {ports.wado_a}
-public_url = "https://localhost:{ports.wado_a}"
+public_url = "https://localhost:{before_wado or ports.wado_a}"
 base_path = "{WADO_PATH}"
 tls = {{ certificate = {_q(certificates.db.certificate)}, key = {_q(certificates.db.key)} }}
 {_console(ports, national, "a")}"""
     file.write_text(text, "utf-8")
 
 
-def write_site_b(file: Path, ports: Ports, national: Endpoints, viewer: Path) -> None:
-    """The consumer of site B."""
+def write_site_b(file: Path, ports: Ports, national: Endpoints, viewer: Path, *, cached: bool = True) -> None:
+    """The consumer of site B; not ``cached``: each radiologist fetches everything anew."""
     certificates = national.sites["b"].certificates
     place = national.sites["b"].site.place
     text = _common("site-b", file.parent / "b", ports, national, "b")
@@ -91,15 +91,29 @@ id = "cabinet"
 name = {_q(place.name)}
 identifier = {_q(place.identifier)}
 sector = {_q(place.sector)}
+pacs = ["pacs-b"]
 auth = {{ certificate = {_q(certificates.auth.certificate)}, key = {_q(certificates.auth.key)} }}
 sign = {{ certificate = {_q(certificates.sign.certificate)}, key = {_q(certificates.sign.key)} }}
+
+[[pacs]]
+id = "pacs-b"
+host = "127.0.0.1"
+port = {ports.pacs_b}
+ae_title = "PACS_B"
+calling_ae_title = "DRIMBOX_B"
 
 [consumer]
 port = {ports.consumer_b}
 public_url = "{consumer_url(ports)}"
 viewer_dir = {_q(viewer)}
 tls = {{ certificate = {_q(certificates.consumer.certificate)}, key = {_q(certificates.consumer.key)} }}
+
+[[consumer.imports.targets]]
+pacs = "pacs-b"
+title = "PACS du cabinet"
 {_console(ports, national, "b")}"""
+    if not cached:
+        text += "\n[consumer.cache]\nmax_gb = 0\n"
     file.write_text(text, "utf-8")
 
 
@@ -142,6 +156,7 @@ timeout = 20
 discovery = {_q(national.psc_discovery)}
 client_id = {_q(national.sites[key].site.client_id)}
 auth = {{ certificate = {_q(certificates.psc.certificate)}, key = {_q(certificates.psc.key)} }}
+login = "both"
 
 [whitelist]
 url = {_q(national.whitelist)}

@@ -84,12 +84,13 @@ def elements(
     *,
     depth: int = 0,
     until: int = 0xFFFFFFFF,
+    ordered: bool = True,
 ) -> Iterator[Element]:
     """The elements from ``start`` to ``end``, or to an item delimiter, or to a tag over ``until``; neither is yielded.
 
     Raises ``Refused``: ``dicom-truncated``, ``dicom-syntax``, ``dicom-elements``, ``dicom-depth``, and ``dicom-order``
     where a tag does not rise: readers differ in which of two values counts, so there must not be two. An element that
-    stands twice, byte for byte the same, is let through.
+    stands twice, byte for byte the same, is let through. ``ordered`` False lets every order through.
     """
     position, last = start, -1
     before: Element | None = None
@@ -111,7 +112,7 @@ def elements(
             if element is None or element.tag == ITEM_END:
                 return
         tag = element[0]
-        if tag <= last and not _repeated(buffer, before, element):
+        if tag <= last and ordered and not _repeated(buffer, before, element):
             raise Refused("Image DICOM illisible : éléments en désordre", code="dicom-order")
         last, before = tag, element
         yield element

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ class HttpClient:
         *,
         tls: ssl.SSLContext,
         headers: Mapping[str, str] | CIMultiDict[str] | None = None,
-        body: bytes | None = None,
+        body: bytes | AsyncIterable[bytes] | None = None,
         timeout: float = 30.0,
         max_bytes: int = 64 * 2**20,
     ) -> Reply:

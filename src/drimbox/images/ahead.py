@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 _S = TypeVar("_S")
@@ -18,33 +18,47 @@ async def prepared_ahead(
     discard: Callable[[_T], None],
     *,
     width: int,
+    at_once: Callable[[_S], _T | None] = lambda _: None,
 ) -> AsyncIterator[AsyncIterator[_T]]:
     """What ``prepare`` makes of each element of ``source``, in its order; ``width`` are in preparation at most.
 
-    ``source`` is not asked for more than that, so a slow reader slows it down. What ``source`` or ``prepare`` raises
-    comes out at its place in the order. Leaving the block cancels everything; what was prepared and not taken is
-    discarded.
+    ``source`` is not asked for more than that, so a slow reader slows it down. As long as ``at_once`` gives what is to
+    be made, nothing is prepared ahead, since nothing has to be waited for. What ``source`` or ``prepare`` raises comes
+    out at its place in the order. Leaving the block cancels everything; what was prepared and not taken is discarded.
     """
     tasks: set[asyncio.Task[_T]] = set()
     queue: asyncio.Queue[asyncio.Task[_T] | None] = asyncio.Queue()
     places = asyncio.Semaphore(width)
+    producers: list[asyncio.Task[None]] = []
 
-    async def produce() -> None:
+    async def produce(first: _S) -> None:
+        def begin(element: _S) -> None:
+            task = asyncio.ensure_future(prepare(element))
+            assert isinstance(task, asyncio.Task)
+            tasks.add(task)
+            queue.put_nowait(task)
+
         try:
+            await places.acquire()
+            begin(first)
             while True:
                 await places.acquire()
                 try:
-                    element = await anext(source)
+                    begin(await anext(source))
                 except StopAsyncIteration:
                     return
-                task = asyncio.ensure_future(prepare(element))
-                assert isinstance(task, asyncio.Task)
-                tasks.add(task)
-                queue.put_nowait(task)
         finally:
             queue.put_nowait(None)
 
-    async def take() -> AsyncIterator[_T]:
+    async def take() -> AsyncGenerator[_T, None]:
+        async for element in source:
+            if (item := at_once(element)) is None:
+                break
+            yield item
+        else:
+            return
+        producer = asyncio.create_task(produce(element))
+        producers.append(producer)
         while (task := await queue.get()) is not None:
             item = await asyncio.shield(task)
             tasks.discard(task)
@@ -52,14 +66,13 @@ async def prepared_ahead(
             places.release()
         await producer
 
-    producer = asyncio.create_task(produce())
     try:
-        yield take()
+        async with aclosing(take()) as taken:
+            yield taken
     finally:
-        producer.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(producer, *tasks, return_exceptions=True)
+        for one in (*producers, *tasks):
+            one.cancel()
+        await asyncio.gather(*producers, *tasks, return_exceptions=True)
         for task in tasks:
             if not task.cancelled() and task.exception() is None:
                 discard(task.result())

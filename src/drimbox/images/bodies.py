@@ -41,8 +41,8 @@ class Part(Protocol):
     def opening(self, *, first: bool) -> bytes:
         """What stands before it in the body."""
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Its bytes."""
+    def chunks(self) -> AsyncGenerator[bytes | bytearray, None]:
+        """Its bytes, whose buffers are not touched again."""
 
     def ending(self) -> bytes:
         """What stands after it, whatever follows."""

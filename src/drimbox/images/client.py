@@ -7,6 +7,7 @@ for, and carries the INS of the patient, before anyone hears of it.
 from __future__ import annotations
 
 import re
+import shutil
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -73,7 +74,7 @@ class WadoClient:
     """Fetches series.
 
     ``silence``: seconds without a byte after which a source is held for gone; ``longest``: seconds that one answer may
-    take in all; ``max_bytes``: what it may hold.
+    take in all; ``max_bytes``: what it may hold; ``min_free``: bytes that stay free on the disk whatever is sent.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class WadoClient:
         silence: float = 60.0,
         longest: float = 3600.0,
         max_bytes: int = 8 * 2**30,
+        min_free: int = 0,
     ) -> None:
         self._http = http
         self._clock = clock
         self._silence = silence
         self._longest = longest
         self._max_bytes = max_bytes
+        self._min_free = min_free
 
     def fetch_series(
         self,
@@ -130,6 +133,7 @@ class WadoClient:
         ``ins-…``, ``image-…``   IdentityMismatch        another patient's, another exam's: all files are deleted
         ``image-unexpected``     Refused                 twice, or not in the KOS
         ``answer-size``          Refused                 more than ``max_bytes``
+        ``disk``                 Unavailable             less than ``min_free`` would be left on the disk
         ``multipart-``, ``dicom-`` Refused               what cannot be read
         ======================== ======================= ==================================================
         """
@@ -170,7 +174,7 @@ class WadoClient:
         folder: Path,
     ) -> AsyncIterator[AsyncIterator[FetchedInstance]]:
         headers = _PLAIN | {"Accept": accept, "Authorization": f"Bearer {await token()}", KOS_HEADER: kos_uid}
-        delivery = _Delivery(order, folder, self._max_bytes)
+        delivery = _Delivery(order, folder, self._max_bytes, self._min_free)
         try:
             async with (
                 self._http.stream("GET", url, tls=tls, headers=headers, silence=self._silence) as answer,
@@ -227,9 +231,10 @@ def accept_header(syntaxes: Sequence[str]) -> str:
 class _Delivery:
     """The files of one fetch: the one being written, and those that were handed over."""
 
-    def __init__(self, order: _Order, folder: Path, max_bytes: int) -> None:
+    def __init__(self, order: _Order, folder: Path, max_bytes: int, min_free: int) -> None:
         self._order = order
         self._folder = folder
+        self._min_free = min_free
         self._left = max_bytes
         self._pending = bytearray()
         self._file: BinaryIO | None = None
@@ -282,6 +287,9 @@ class _Delivery:
 
     def _flush(self) -> None:
         assert self._file is not None
+        if self._min_free and shutil.disk_usage(self._folder).free - len(self._pending) < self._min_free:
+            # Before the disk is full: the database and the journals live there too.
+            raise Unavailable("Espace de stockage des images insuffisant", code="disk")
         view = memoryview(bytes(self._pending))
         while view:
             view = view[self._file.write(view) or 0 :]

@@ -14,7 +14,7 @@ from drimbox.images.threads import in_thread
 
 _AT_ONCE = 16
 #: Images prepared together, and what is handed to the server at once: slow callers cost some of each.
-_GROUP = 2**19
+_GROUP = 2**20
 _CHUNK = 2**18
 
 
@@ -49,7 +49,7 @@ class StoredPart:
     writer: Writer
     asked: Asked
     images: Sequence[tuple[KeptInstance, Indexed]]
-    beginning: bytes
+    beginning: bytearray
 
     @property
     def count(self) -> int:
@@ -65,14 +65,15 @@ class StoredPart:
     def opening(self, *, first: bool) -> bytes:
         return self.writer.delimiter() if first else b""
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        view = memoryview(self.beginning)
-        for at in range(0, len(view), _CHUNK):
-            yield bytes(view[at : at + _CHUNK])
+    async def chunks(self) -> AsyncGenerator[bytes | bytearray, None]:
+        yield self.beginning
         if len(self.images) == 1:
             instance, indexed = self.images[0]
-            for offset in range(indexed.rest + _GROUP, indexed.size, _CHUNK):
-                yield await in_thread(instance.read, offset, _CHUNK)
+            for offset in range(indexed.rest + _GROUP, indexed.size, _GROUP):
+                data = bytearray(min(_GROUP, indexed.size - offset))
+                if not instance.read_into(offset, memoryview(data), wait=False):
+                    await in_thread(instance.read_into, offset, memoryview(data), wait=True)
+                yield data
 
     def ending(self) -> bytes:
         return self.writer.delimiter() if len(self.images) == 1 else b""
@@ -81,21 +82,29 @@ class StoredPart:
         pass
 
 
+def stored_at_once(group: Sequence[StoredInstance], body: MultipartBody) -> StoredPart | None:
+    """What ``as_stored`` gives, where that takes no waiting for the disk."""
+    images = _as_they_are(group, body.asked)
+    return _gathered(images, body, wait=False) if images else None
+
+
 async def as_stored(group: Sequence[StoredInstance], body: MultipartBody) -> StoredPart | None:
     """The images of a group as one part; None unless the caller takes each best as it is stored."""
+    images = _as_they_are(group, body.asked)
+    return await in_thread(_gathered, images, body, wait=True) if images else None
+
+
+def _as_they_are(group: Sequence[StoredInstance], asked: Asked) -> Sequence[tuple[KeptInstance, Indexed]]:
+    """The images of a group, if all can leave as they are stored; else none."""
     images: list[tuple[KeptInstance, Indexed]] = []
     for instance in group:
-        if not isinstance(instance, KeptInstance):
-            return None
-        indexed = instance.indexed
-        if indexed is None or not _best(body.asked, indexed.transfer_syntax):
-            return None
-        if body.asked.target.series_uid not in ("", indexed.series_uid):
-            return None
+        indexed = instance.indexed if isinstance(instance, KeptInstance) else None
+        if indexed is None or asked.target.series_uid not in ("", indexed.series_uid):
+            return ()
+        assert isinstance(instance, KeptInstance)
         images.append((instance, indexed))
-    if len({indexed.transfer_syntax for _, indexed in images}) > 1:
-        return None
-    return await in_thread(_part, images, body)
+    syntaxes = {indexed.transfer_syntax for _, indexed in images}
+    return images if len(syntaxes) == 1 and _best(asked, syntaxes.pop()) else ()
 
 
 def _best(asked: Asked, syntax: str) -> bool:
@@ -109,21 +118,35 @@ def _quality(wanted: Wanted) -> float:
     return wanted.quality
 
 
-def _part(images: Sequence[tuple[KeptInstance, Indexed]], body: MultipartBody) -> StoredPart:
-    """Blocks."""
-    pieces: list[bytes] = []
+def _gathered(images: Sequence[tuple[KeptInstance, Indexed]], body: MultipartBody, *, wait: bool) -> StoredPart | None:
+    """Read into one buffer, as it will leave. Blocks with ``wait``; without, None where it would."""
     delimiter = body.writer.delimiter()
+    openings: list[bytes] = []
+    lengths: list[int] = []
     for instance, indexed in images:
-        size = indexed.head_size + indexed.size - indexed.rest
-        media = f"application/dicom; transfer-syntax={indexed.transfer_syntax}"
-        if pieces:
-            pieces.append(delimiter)
-        pieces.append(body.writer.opening({"Content-Type": media, "Content-Length": str(size)}))
-        pieces.append(instance.head())
-        pieces.append(instance.read(indexed.rest, _GROUP if len(images) == 1 else indexed.size))
-    if len(images) > 1:
-        pieces.append(delimiter)
-    return StoredPart(body.writer, body.asked, images, b"".join(pieces))
+        head = instance.head(wait=wait)
+        if head is None:
+            return None
+        openings.append((delimiter if openings else b"") + _opening(body.writer, indexed) + head)
+        rest = indexed.size - indexed.rest
+        lengths.append(rest if len(images) > 1 else min(rest, _GROUP))
+    ending = delimiter if len(images) > 1 else b""
+    data = bytearray(sum(map(len, openings)) + sum(lengths) + len(ending))
+    at, view = 0, memoryview(data)
+    for (instance, indexed), opening, length in zip(images, openings, lengths, strict=True):
+        pixels = at + len(opening)
+        view[at:pixels] = opening
+        at = pixels + length
+        if not instance.read_into(indexed.rest, view[pixels:at], wait=wait):
+            return None
+    view[at:] = ending
+    return StoredPart(body.writer, body.asked, images, data)
+
+
+def _opening(writer: Writer, indexed: Indexed) -> bytes:
+    size = indexed.head_size + indexed.size - indexed.rest
+    media = f"application/dicom; transfer-syntax={indexed.transfer_syntax}"
+    return writer.opening({"Content-Type": media, "Content-Length": str(size)})
 
 
 class HeldPart:
@@ -142,7 +165,7 @@ class HeldPart:
     def opening(self, *, first: bool) -> bytes:
         return self.part.opening(first=first)
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
+    def chunks(self) -> AsyncGenerator[bytes | bytearray, None]:
         return self.part.chunks()
 
     def ending(self) -> bytes:

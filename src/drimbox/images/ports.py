@@ -40,7 +40,8 @@ class Indexed:
 
 
 class KeptInstance(ABC):
-    """One instance in the cache (``cache.instances.CachedInstance``). Its methods block, and raise ``Unavailable``."""
+    """One instance in the cache (``cache.instances.CachedInstance``). Its methods block but where they say, and raise
+    ``Unavailable``."""
 
     __slots__ = ("at_hand",)
 
@@ -66,12 +67,17 @@ class KeptInstance(ABC):
         """None when it cannot leave as it is stored; it was checked to be what was asked for otherwise."""
 
     @abstractmethod
-    def head(self) -> bytes:
-        """Its beginning, with the INS."""
+    def head(self, *, wait: bool) -> bytes | None:
+        """Its beginning, with the INS. Without ``wait`` it does not block: None where it would."""
 
     @abstractmethod
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes of its file."""
+    def read_into(self, offset: int, target: memoryview, *, wait: bool) -> bool:
+        """Fill ``target`` with bytes of its file. Without ``wait`` it does not block: False where it would."""
+
+    @property
+    def in_clear(self) -> bool:
+        """Does ``acquire`` cost nothing, because the file lies as it is?"""
+        return True
 
     @abstractmethod
     def acquire(self) -> Path:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import BinaryIO
 
 import numpy as np
-from pydicom.datadict import dictionary_VR
 
 from drimbox.dicom.elements import (
     ITEM,
@@ -178,10 +179,18 @@ def _write_sequence(buffer: Buffer, element: Element, vr: str, context: _Context
     target.write(head(SEQUENCE_END, "", 0, EXPLICIT))
 
 
+@cache
+def _dictionary() -> Callable[[int], str]:
+    # When it is first needed: pydicom takes as much memory as all else in a worker, and few images are implicit.
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR
+
+
 def _vr(element: Element, context: _Context) -> str:
     """The VR of an implicit element (PS3.6); private and unknown ones are UN, a sequence among them SQ."""
     try:
-        vr = dictionary_VR(element.tag)
+        vr = _dictionary()(element.tag)
     except KeyError:
         return "SQ" if element.length == UNDEFINED else "UN"
     if "OW" in vr:

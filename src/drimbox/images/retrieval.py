@@ -21,7 +21,7 @@ from drimbox.foundation.errors import Busy, DrimboxError, IdentityMismatch, Refu
 from drimbox.images.ahead import prepared_ahead
 from drimbox.images.bodies import Asked, Body, MetadataBody, Part
 from drimbox.images.gate import Caller, Denied, Target
-from drimbox.images.kept import DescribedPart, HeldPart, MultipartBody, StoredPart, as_stored, grouped
+from drimbox.images.kept import DescribedPart, HeldPart, MultipartBody, StoredPart, as_stored, grouped, stored_at_once
 from drimbox.images.ports import (
     Access,
     ArchivedKos,
@@ -36,6 +36,12 @@ from drimbox.images.renditions import NotAcceptable
 from drimbox.images.threads import in_thread
 
 _log = logging.getLogger(__name__)
+
+# Of a first chunk, that which is copied behind what stands before it.
+_FIRST = 2**15
+
+# A PACS that said nothing, or was not through, in the time that it has (504 rather than 503).
+_TIME_IS_UP = frozenset({"pacs-silent", "pacs-too-slow"})
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -193,7 +199,7 @@ class Retrieval(Response):
         instances = await stack.enter_async_context(source.retrieve(asked.target.study_uid, series_uid, asked.expected))
         groups = await stack.enter_async_context(aclosing(grouped(self._expected(instances))))
         prepared = await stack.enter_async_context(
-            prepared_ahead(groups, self._prepare, _discard, width=self._limits.ahead)
+            prepared_ahead(groups, self._prepare, _discard, width=self._limits.ahead, at_once=self._at_once)
         )
         return await stack.enter_async_context(aclosing(_flat(prepared)))
 
@@ -209,7 +215,13 @@ class Retrieval(Response):
         if missing:
             raise _missing()
 
+    def _at_once(self, group: Sequence[StoredInstance]) -> Sequence[Part] | None:
+        part = stored_at_once(group, self._body) if isinstance(self._body, MultipartBody) else None
+        return None if part is None else (part,)
+
     async def _prepare(self, group: Sequence[StoredInstance]) -> Sequence[Part]:
+        if (at_once := self._at_once(group)) is not None:
+            return at_once
         if isinstance(self._body, MultipartBody) and (part := await as_stored(group, self._body)) is not None:
             return (part,)
         parts: list[Part] = []
@@ -255,8 +267,11 @@ class Retrieval(Response):
             pending = part.opening(first=first)
             async with aclosing(part.chunks()) as chunks:
                 async for chunk in chunks:
-                    await self._send(send, pending + chunk if pending else chunk)
-                    pending = b""
+                    view = memoryview(chunk)
+                    if pending:
+                        await self._send(send, pending + view[:_FIRST])
+                        view, pending = view[_FIRST:], b""
+                    await self._send(send, view)
             if ending := part.ending():
                 await self._send(send, ending)
             self._record.instances += part.count if isinstance(part, StoredPart | DescribedPart) else 1
@@ -264,13 +279,17 @@ class Retrieval(Response):
         finally:
             part.discard()
 
-    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+    async def _send(self, send: Send, data: bytes | memoryview, *, more: bool = True) -> None:
+        if more and not data:
+            return
         try:
             async with asyncio.timeout(self._limits.stall):
                 await send({"type": "http.response.body", "body": data, "more_body": more})
         except TimeoutError:
             raise Busy("Le demandeur ne lit plus sa réponse", code="client-stalled") from None
         self._record.bytes_sent += len(data)
+        # What could be done without waiting for anybody keeps others waiting.
+        await asyncio.sleep(0)
 
     async def _denial(self, error: DrimboxError | Denied) -> Denied:
         """Which status an error deserves that came before the first byte."""
@@ -278,7 +297,7 @@ class Retrieval(Response):
             return error
         if isinstance(error, NotAcceptable):
             return not_acceptable(error.supported)
-        if isinstance(error, IdentityMismatch):
+        if isinstance(error, IdentityMismatch) or error.code == "pacs-wrong-instance":
             return Denied(502, error.code, "Le PACS a envoyé une image qui ne correspond pas au KOS")
         if isinstance(error, Refused):
             return Denied(502, error.code, "Image illisible au PACS")
@@ -289,12 +308,12 @@ class Retrieval(Response):
         try:
             study = await self._finder.find(self._asked.target.study_uid)
         except DrimboxError as failure:
-            status = 504 if "timeout" in failure.code or "timeout" in error.code else 503
+            status = 504 if {failure.code, error.code} & _TIME_IS_UP else 503
             return Denied(status, "pacs-unavailable", "PACS injoignable", headers={"Retry-After": "30"})
         held = {i.sop_instance_uid for s in study.series for i in s.instances} if study is not None else set()
         if not self._asked.expected <= held:
             return Denied(410, "images-gone", "Le PACS n'a plus ces images")
-        status = 504 if "timeout" in error.code else 503
+        status = 504 if error.code in _TIME_IS_UP else 503
         return Denied(status, "pacs-failed", "Le PACS n'a pas pu envoyer ces images", headers={"Retry-After": "30"})
 
 

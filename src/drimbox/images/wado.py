@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +40,8 @@ from drimbox.images.bodies import Asked, Body, DicomBody, MetadataBody
 from drimbox.images.gate import Denied, Gate, Target, caller_of, check_size, find_kos, read_target
 from drimbox.images.listings import Listings
 from drimbox.images.multipart import choose_boundary
+from drimbox.images.neighbours import Neighbours
+from drimbox.images.partly import FramesSource
 from drimbox.images.ports import (
     Archive,
     ArchivedKos,
@@ -79,6 +81,7 @@ class _Service:
     slots: asyncio.Semaphore
     limits: Limits
     clock: Clock
+    neighbours: Neighbours
 
 
 def wado_app(
@@ -121,6 +124,7 @@ def wado_app(
         slots=asyncio.Semaphore(max_parallel),
         limits=limits or Limits(),
         clock=clock,
+        neighbours=Neighbours(clock),
     )
     base = "/" + base_path.strip("/") if base_path.strip("/") else ""
     about = partial(_capabilities, base, health)
@@ -192,9 +196,16 @@ async def _retrieve(
         record.denied(denied)
         await service.journal(record.access())
         return error_response(denied)
+    body = make_body(asked, ranges)
+    if not isinstance(body, MetadataBody):
+        series = replace(target, instance_uid="", frames=())
+        source = service.neighbours.around(source, kos.kos_uid, target, lambda: service.listings.expected(kos, series))
+    if target.frames and all(each.frames for each in wanted):
+        # Nobody can be given the whole file.
+        source = FramesSource(source, target.frames)
     return Retrieval(
         asked,
-        make_body(asked, ranges),
+        body,
         source=source,
         finder=finder,
         slots=service.slots,

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 from drimbox.foundation.errors import DrimboxError, IdentityMismatch
 from drimbox.identity.ins import Ins
-from drimbox.images.metadata import write_metadata
 from drimbox.images.reencode import BETWEEN
 from drimbox.images.transcode import frames_to, transcode_to
 
@@ -56,6 +55,9 @@ def _work(request: dict[str, Any], shared: BinaryIO) -> dict[str, Any]:
     source, target = Path(request["source"]), Path(request["target"])
     ins = Ins.of(request["matricule"], request["oid"]) if "oid" in request else None
     if request["do"] == "metadata":
+        # Here, because it brings pydicom: half of the memory of a process that only decodes.
+        from drimbox.images.metadata import write_metadata
+
         assert ins is not None
         write_metadata(source, target, ins)
         return {}

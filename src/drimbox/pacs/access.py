@@ -1,8 +1,8 @@
 """One PACS as the rest of the box uses it: a finder and a source, by whichever way works (DB.SO.12, DB.SO.32).
 
-A way that cannot be used is remembered and the next one tried, as long as nothing has come by the first. What went
-wrong is never hidden: where no way works, the error is that of the first, and a study that the second way does not
-know is not taken for absent while the first could not say.
+A way that does not work is remembered and the next one tried, as long as nothing has come by the first. What went wrong
+is never hidden: where no way works, the error is that of the first; and that a study is not there is believed of a
+way only where those that are preferred to it say so too, or are not offered at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from drimbox.pacs.query import StudyFinder
 from drimbox.pacs.retrieve import SeriesSource
 from drimbox.pacs.site import PacsLink
 from drimbox.pacs.study import Study
-from drimbox.pacs.ways import Ways, another_way
+from drimbox.pacs.ways import Ways, is_not_offered, lesson
 
 T = TypeVar("T")
 
@@ -35,24 +35,37 @@ class AnyFinder:
         self._contents = contents
 
     async def find(self, study_uid: str) -> Study | None:
-        first: DrimboxError | None = None
+        failures: dict[str, DrimboxError] = {}
+        without: str | None = None
         for name in self._ways.in_order():
+            if without is not None and not self._outranks(name, without):
+                continue
             try:
                 study = await self._finders[name].find(study_uid)
             except DrimboxError as error:
-                first = first or error
-                if not another_way(error):
-                    raise
+                failures[name] = error
                 self._ways.failed(name, error)
+                if not lesson(error).another:
+                    raise
                 continue
-            self._ways.worked(name)
             if study is not None:
+                self._ways.worked(name, tuple(failures))
                 self._contents.note(study)
-            elif first is not None:
-                raise first
-            return study
-        assert first is not None
-        raise first
+                return study
+            if without is None or self._outranks(name, without):
+                without = name
+        first = next(iter(failures.values()), None)
+        if first is not None and (without is None or any(self._may_hide(f, without) for f in failures.items())):
+            raise first
+        return None
+
+    def _may_hide(self, failure: tuple[str, DrimboxError], without: str) -> bool:
+        """Could the way that failed hold what the way ``without`` does not?"""
+        name, error = failure
+        return self._outranks(name, without) and not is_not_offered(error)
+
+    def _outranks(self, name: str, other: str) -> bool:
+        return self._ways.names.index(name) < self._ways.names.index(other)
 
 
 class AnySource:
@@ -83,7 +96,7 @@ class AnySource:
         expected: Collection[str],
         patient_id: str | None,
     ) -> AsyncGenerator[StoredInstance, None]:
-        first: DrimboxError | None = None
+        failures: dict[str, DrimboxError] = {}
         for name in self._ways.in_order():
             come = False
             async with AsyncExitStack() as stack:
@@ -95,17 +108,19 @@ class AnySource:
                         if not come:
                             # From here on its files are the reader's, until the block of ``retrieve`` is left.
                             come = True
-                            self._ways.worked(name)
+                            self._ways.worked(name, tuple(failures))
                             kept.push_async_exit(stack.pop_all())
                         yield stored
                     return
                 except DrimboxError as error:
-                    first = first or error
-                    if come or not another_way(error):
+                    if come:
                         raise
+                    failures[name] = error
                     self._ways.failed(name, error)
-        if first is not None:
-            raise first
+                    if not lesson(error).another:
+                        raise
+        if failures:
+            raise next(iter(failures.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +148,28 @@ class PacsAccess:
     web: StudyFinder | None = None
 
     async def probe(self) -> Abilities:
-        """Finds out what it does: C-ECHO, the services it agrees to, a QIDO-RS for a study that cannot be."""
-        problems: list[str] = []
-        asking = await _told(self.link.offered((uids.VERIFICATION, uids.STUDY_ROOT_FIND)), problems)
-        retrieving = await _told(self.link.offered(_RETRIEVING, retrieving=True), problems)
-        return Abilities(
-            echo=await _told(self._echoes(), problems) if asking is not None else None,
-            find=None if asking is None else uids.STUDY_ROOT_FIND in asking,
-            move=None if retrieving is None else uids.STUDY_ROOT_MOVE in retrieving,
-            get=None if retrieving is None else uids.STUDY_ROOT_GET in retrieving,
-            web=None if self.web is None else await _told(_answers(self.web), problems),
-            problems=tuple(dict.fromkeys(problems)),
-        )
+        """What it does, found out now (``probed``)."""
+        return await probed(self.link, self.web)
 
-    async def _echoes(self) -> bool:
-        await self.link.echo()
+
+async def probed(link: PacsLink, web: StudyFinder | None = None) -> Abilities:
+    """Finds out what a PACS does: C-ECHO, the services it agrees to, a QIDO-RS for a study that cannot be."""
+    problems: list[str] = []
+
+    async def echoes() -> bool:
+        await link.echo()
         return True
+
+    asking = await _told(link.offered((uids.VERIFICATION, uids.STUDY_ROOT_FIND)), problems)
+    retrieving = await _told(link.offered(_RETRIEVING, retrieving=True), problems)
+    return Abilities(
+        echo=await _told(echoes(), problems) if asking is not None else None,
+        find=None if asking is None else uids.STUDY_ROOT_FIND in asking,
+        move=None if retrieving is None else uids.STUDY_ROOT_MOVE in retrieving,
+        get=None if retrieving is None else uids.STUDY_ROOT_GET in retrieving,
+        web=None if web is None else await _told(_answers(web), problems),
+        problems=tuple(dict.fromkeys(problems)),
+    )
 
 
 _RETRIEVING = (uids.STUDY_ROOT_MOVE, uids.STUDY_ROOT_GET)

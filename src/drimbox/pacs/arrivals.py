@@ -36,6 +36,8 @@ async def delivering(
         # In a thread: removing the files of a large series takes a while.
         await asyncio.to_thread(inbox.end, delivery)
         await _ended(runner)
+        # What brought it may have been writing while its folder went.
+        await asyncio.to_thread(delivery.close)
         await given.aclose()
 
 

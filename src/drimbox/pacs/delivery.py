@@ -106,11 +106,14 @@ class Delivery:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nothing more is wanted: what still comes is refused, held responses go out, the folder goes."""
+        """Nothing more is wanted: what still comes is refused, held responses go out, the folder goes.
+
+        With it goes what is just coming in: a peer that stalls must not keep half an image on the disk.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._remove_if_quiet()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # ------------------------------------------------------------------------- called by the threads of associations
 
@@ -220,10 +223,8 @@ class Delivery:
     def _settled(self, sop_instance_uid: str) -> None:
         self._landing.discard(sop_instance_uid)
         self._changed.notify_all()
-        self._remove_if_quiet()
-
-    def _remove_if_quiet(self) -> None:
-        if self._closed and not self._landing:
+        if self._closed:
+            # A file may have been made while the folder was being removed.
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reason(self, what: str) -> str:

@@ -9,13 +9,13 @@ import asyncio
 import json
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from drimbox.foundation.errors import Busy, DrimboxError, OutcomeUnknown, Rejected, Unavailable
-from drimbox.foundation.http_client import HttpClient, Stream
+from drimbox.foundation.http_client import HttpClient, Reply, Stream
 from drimbox.foundation.media_types import parse_media_type
 
 _MAX_JSON_BYTES = 128 * 2**20
@@ -86,6 +86,25 @@ class WebService:
         headers = self._address.headers | {"Accept": accept}
         return self._http.stream(
             "GET", self._address.url + path, tls=self._address.tls, headers=headers, silence=silence
+        )
+
+    async def post(
+        self, path: str, body: AsyncIterable[bytes], *, length: int, content_type: str, timeout: float
+    ) -> Reply:
+        """STOW-RS: the answer, whatever its status. Raises as ``HttpClient.send``."""
+        headers = self._address.headers | {
+            "Accept": "application/dicom+json",
+            "Content-Type": content_type,
+            "Content-Length": str(length),
+        }
+        return await self._http.send(
+            "POST",
+            self._address.url + path,
+            tls=self._address.tls,
+            headers=headers,
+            body=body,
+            timeout=timeout,
+            max_bytes=_MAX_JSON_BYTES,
         )
 
     def refused(self, status: int, headers: Mapping[str, str]) -> DrimboxError:

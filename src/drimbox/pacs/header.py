@@ -7,16 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from drimbox.dicom.datasets import read_file
+from drimbox.dicom.files import read_meta
 from drimbox.foundation.errors import Refused
-from drimbox.pacs import elements
 from drimbox.pacs.dimse import uids
 from drimbox.pacs.dimse.storing import Outgoing
 
-_META_START = 132
-_SYNTAX = 0x00020010
-_CHARSET, _SOP_CLASS, _SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
+_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 _PATIENT_ID, _STUDY, _SERIES = 0x00100020, 0x0020000D, 0x0020000E
-_FIRST_READ, _SECOND_READ, _THIRD_READ, _INFLATED_MOST = 2**13, 2**16, 2**24, 2**22
+_FIRST_READ, _SECOND_READ, _THIRD_READ = 2**13, 2**16, 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,11 @@ def outgoing(path: Path) -> Outgoing:
     """A Part 10 file as it is to be stored elsewhere. Raises ``Refused`` where it is not one, ``OSError``."""
     header = read_header(path)
     with path.open("rb") as file:
-        head = memoryview(file.read(_SECOND_READ))
+        head = file.read(_SECOND_READ)
         size = os.fstat(file.fileno()).st_size
     try:
-        start = _meta(head)[0]
-    except elements.InvalidDataset as error:
+        start = read_meta(head).end
+    except Refused as error:
         raise _refused() from error
     if not uids.is_plausible(header.sop_class_uid) or not uids.is_plausible(header.sop_instance_uid) or start >= size:
         raise _refused()
@@ -62,53 +61,19 @@ def outgoing(path: Path) -> Outgoing:
 
 
 def parse_header(data: memoryview) -> InstanceHeader:
-    """The same from the bytes of the file. Raises ``Refused``."""
+    """The same from the bytes of the file, of which the beginning is enough. Raises ``Refused``."""
     try:
-        return _parse(data)
-    except elements.InvalidDataset as error:
+        found, syntax = read_file(data, until=_SERIES)
+    except Refused as error:
         raise _refused() from error
-
-
-def data_set(data: memoryview) -> tuple[memoryview, str]:
-    """The data set of a Part 10 file, as it is encoded, and its transfer syntax. Raises ``elements.InvalidDataset``."""
-    if bytes(data[128:132]) != b"DICM":
-        raise elements.InvalidDataset("no DICOM prefix")
-    start, syntax = _meta(data)
-    return data[start:], syntax
-
-
-def _parse(data: memoryview) -> InstanceHeader:
-    body, syntax = data_set(data)
-    if syntax == uids.DEFLATED_LE:
-        body = elements.inflated(body, _INFLATED_MOST)
-    values = {e.tag: e.value for e in elements.elements(body, syntax, last=_SERIES) if e.tag in _WANTED}
-    charset = elements.text(values.get(_CHARSET))
     return InstanceHeader(
-        sop_class_uid=elements.text(values.get(_SOP_CLASS)),
-        sop_instance_uid=elements.text(values.get(_SOP_INSTANCE)),
+        sop_class_uid=found.text(_SOP_CLASS),
+        sop_instance_uid=found.text(_SOP_INSTANCE),
         transfer_syntax_uid=syntax,
-        study_uid=elements.text(values.get(_STUDY)),
-        series_uid=elements.text(values.get(_SERIES)),
-        patient_id=elements.text(values.get(_PATIENT_ID), charset),
+        study_uid=found.text(_STUDY),
+        series_uid=found.text(_SERIES),
+        patient_id=found.text(_PATIENT_ID),
     )
-
-
-_WANTED = frozenset((_CHARSET, _SOP_CLASS, _SOP_INSTANCE, _PATIENT_ID, _STUDY, _SERIES))
-
-
-def _meta(data: memoryview) -> tuple[int, str]:
-    """Where the data set begins, and its transfer syntax."""
-    group = next(elements.elements(data[_META_START:], uids.EXPLICIT_LE), None)
-    if group is None or group.tag != 0x00020000 or len(group.value) != 4:
-        raise elements.InvalidDataset("no group length of the file meta information")
-    start = _META_START + 12
-    end = start + int.from_bytes(group.value, "little")
-    if end > len(data):
-        raise elements.InvalidDataset("file meta information longer than the file")
-    for element in elements.elements(data[start:end], uids.EXPLICIT_LE):
-        if element.tag == _SYNTAX:
-            return end, elements.text(element.value)
-    raise elements.InvalidDataset("no transfer syntax")
 
 
 def _refused() -> Refused:

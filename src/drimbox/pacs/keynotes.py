@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from drimbox.dicom.datasets import DataSet, read_file
 from drimbox.foundation.errors import Refused
-from drimbox.pacs import elements
 from drimbox.pacs.dimse import uids
-from drimbox.pacs.header import data_set
 from drimbox.pacs.study import Study
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -27,8 +26,6 @@ _INVENTORIES = frozenset({"113030", "113031", "113032", "113033", "113034", "113
 _MAX_ITEMS = 1000  # codes, studies: no real note has more
 _INFLATED_MOST = 4 * MAX_BYTES
 _REFERENCES = frozenset({"IMAGE", "COMPOSITE", "WAVEFORM"})
-
-_Items = dict[int, memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +124,10 @@ def read_note(data: bytes) -> KeyNote:
     if len(data) > MAX_BYTES:
         raise _too_large()
     try:
-        body, syntax = data_set(memoryview(data))
-        if syntax == uids.DEFLATED_LE:
-            body = elements.inflated(body, _INFLATED_MOST)
-        return _Reader({e.tag: e.value for e in elements.elements(body, syntax)}, syntax).note()
-    except elements.InvalidDataset as error:
+        return _Reader(read_file(data, most_inflated=_INFLATED_MOST)[0]).note()
+    except Refused as error:
+        if error.code.startswith("note-"):
+            raise
         raise _unreadable() from error
 
 
@@ -146,15 +142,13 @@ def _too_large() -> Refused:
 class _Reader:
     """Reads one data set."""
 
-    def __init__(self, root: _Items, syntax: str) -> None:
+    def __init__(self, root: DataSet) -> None:
         self._root = root
-        self._syntax = syntax
-        self._charset = elements.text(root.get(0x00080005))
         self._left = MAX_REFERENCES
 
     def note(self) -> KeyNote:
         root = self._root
-        if self._text(root, 0x00080016) != KEY_OBJECT_SELECTION:
+        if root.text(0x00080016) != KEY_OBJECT_SELECTION:
             raise Refused("Cet objet DICOM n'est pas une note d'objets clés", code="note-class")
         references = tuple(dict.fromkeys(self._evidence()))
         selected, description = self._content()
@@ -162,7 +156,7 @@ class _Reader:
             sop_uid=self._uid(root, 0x00080018),
             series_uid=self._uid(root, 0x0020000E),
             study_uid=self._uid(root, 0x0020000D),
-            patient_id=self._text(root, 0x00100020),
+            patient_id=root.text(0x00100020),
             title=self._concept(root),
             description=description,
             references=references,
@@ -172,9 +166,9 @@ class _Reader:
     def _evidence(self) -> Iterator[Reference]:
         """The Current Requested Procedure Evidence Sequence."""
         for study in self._items(self._root, 0x0040A375, _MAX_ITEMS):
-            study_uid = self._text(study, 0x0020000D)
+            study_uid = study.text(0x0020000D)
             for series in self._items(study, 0x00081115, MAX_REFERENCES):
-                series_uid = self._text(series, 0x0020000E)
+                series_uid = series.text(0x0020000E)
                 for uid in self._named(series):
                     yield Reference(study_uid, series_uid, uid)
 
@@ -183,14 +177,14 @@ class _Reader:
         selected: set[str] = set()
         description = ""
         for item in self._items(self._root, 0x0040A730, MAX_REFERENCES + _MAX_ITEMS):
-            kind = self._text(item, 0x0040A040)
+            kind = item.text(0x0040A040)
             if kind in _REFERENCES:
                 selected.update(self._named(item))
             elif kind == "TEXT" and not description and self._concept(item).code in ("113012", ""):
-                description = self._text(item, 0x0040A160)
+                description = item.text(0x0040A160)
         return frozenset(selected), description
 
-    def _named(self, item: _Items) -> Iterator[str]:
+    def _named(self, item: DataSet) -> Iterator[str]:
         """The instances of the Referenced SOP Sequence of an item."""
         for reference in self._items(item, 0x00081199, MAX_REFERENCES):
             self._left -= 1
@@ -199,30 +193,21 @@ class _Reader:
                 raise _too_large()
             yield self._uid(reference, 0x00081155)
 
-    def _concept(self, item: _Items) -> Concept:
+    def _concept(self, item: DataSet) -> Concept:
         """The concept name; empty where there is none."""
         for code in self._items(item, 0x0040A043, _MAX_ITEMS):
-            value = self._text(code, 0x00080100) or self._text(code, 0x00080119)
-            return Concept(value, self._text(code, 0x00080102), self._text(code, 0x00080104))
+            value = code.text(0x00080100) or code.text(0x00080119)
+            return Concept(value, code.text(0x00080102), code.text(0x00080104))
         return Concept("", "")
 
-    def _items(self, items: _Items, tag: int, most: int) -> list[_Items]:
-        value = items.get(tag)
-        if value is None:
-            return []
-        found = list(islice(elements.items(value, self._syntax), most + 1))
+    def _items(self, inside: DataSet, tag: int, most: int) -> list[DataSet]:
+        found = list(islice(inside.items(tag), most + 1))
         if len(found) > most:
             raise _too_large()
         return found
 
-    def _text(self, items: _Items, tag: int) -> str:
-        try:
-            return elements.text(items.get(tag), self._charset)
-        except (LookupError, ValueError) as error:
-            raise _unreadable() from error
-
-    def _uid(self, items: _Items, tag: int) -> str:
-        value = self._text(items, tag)
+    def _uid(self, inside: DataSet, tag: int) -> str:
+        value = inside.text(tag)
         if not uids.is_plausible(value):
             raise _unreadable()
         return value

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn, Protocol
 
-from drimbox.foundation.errors import Rejected
+from drimbox.dicom.datasets import read_data_set
+from drimbox.foundation.errors import Refused, Rejected
 from drimbox.foundation.uids import is_uid
-from drimbox.pacs import elements
 from drimbox.pacs.assembly import IMAGE_KEYS, SERIES_KEYS, STUDY_KEYS, Assembly
 from drimbox.pacs.dimse import status, uids
 from drimbox.pacs.dimse.client import Answer, ClientAssociation
@@ -48,16 +48,16 @@ class PacsStudyFinder:
 
 
 class _Found:
-    """One answer: the values of its attributes, decoded when asked."""
+    """One answer: the values of its attributes, decoded when asked. Raises ``Refused`` for what is no data set."""
 
-    __slots__ = ("_syntax", "_values")
+    __slots__ = ("_values",)
 
     def __init__(self, identifier: bytes, transfer_syntax: str) -> None:
-        self._syntax = transfer_syntax
-        self._values = {e.tag: e.value for e in elements.elements(memoryview(identifier), transfer_syntax)}
+        # Not all PACSs put the level and the character set where their tags belong.
+        self._values = read_data_set(identifier, transfer_syntax, ordered=False)
 
     def text(self, tag: Tag) -> str:
-        return elements.text(self._values.get(tag), elements.text(self._values.get(Tag.CHARSET)))
+        return self._values.text(tag)
 
     def number(self, tag: Tag) -> int | None:
         try:
@@ -67,14 +67,8 @@ class _Found:
 
     def universal_id(self, sequence: Tag) -> str:
         """The OID of an issuer (HL7v2 Hierarchic Designator macro, PS3.3 table 10-17)."""
-        value = self._values.get(sequence)
-        if value is None:
-            return ""
-        for item in elements.items(value, self._syntax):
-            oid = elements.text(item.get(Tag.UNIVERSAL_ID))
-            if is_uid(oid):
-                return oid
-        return ""
+        named = (item.text(Tag.UNIVERSAL_ID) for item in self._values.items(sequence))
+        return next(filter(is_uid, named), "")
 
 
 class _Query:
@@ -96,7 +90,7 @@ class _Query:
         series = self._series(key, whole.number(Tag.STUDY_SERIES_COUNT))
         try:
             return self._assembly.study(study_uid, whole, series)
-        except elements.InvalidDataset as error:
+        except Refused as error:
             # A sequence inside is read only here.
             raise self._assembly.unreadable() from error
 
@@ -132,7 +126,7 @@ class _Query:
             raise self._assembly.too_slow()
         try:
             found = _Found(answer.identifier or b"", answer.transfer_syntax)
-        except elements.InvalidDataset as error:
+        except Refused as error:
             raise self._assembly.unreadable() from error
         self._assembly.check_about(found, key)
         return found

@@ -6,11 +6,12 @@ hangs, and it never leaves a file behind.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from drimbox.foundation.errors import Rejected
+from drimbox.foundation.errors import Rejected, Unavailable
 from drimbox.pacs.arrivals import delivering
 from drimbox.pacs.contents import Contents
 from drimbox.pacs.delivery import Delivery, Expectation, Pressure
@@ -19,7 +20,7 @@ from drimbox.pacs.dimse.storage import StoredInstance
 from drimbox.pacs.inbox import Inbox
 from drimbox.pacs.query import StudyFinder
 from drimbox.pacs.site import PacsLink
-from drimbox.pacs.suboperations import Get, Move
+from drimbox.pacs.suboperations import Get, Move, SubOperations
 
 __all__ = ["PacsGetSource", "PacsSeriesSource", "SeriesSource", "StoredInstance"]
 
@@ -77,8 +78,7 @@ class PacsSeriesSource:
         )
 
         async def carry(delivery: Delivery) -> None:
-            move = Move(self._link, delivery, self._late_timeout)
-            await self._link.in_thread(move.run, move.interrupt, move.cancel)
+            await _in_time(self._link, Move(self._link, delivery, self._late_timeout))
 
         async with (
             self._link.moving(),
@@ -119,14 +119,23 @@ class PacsGetSource:
         expectation = private_expectation(pacs_id, study_uid, series_uid, expected, patient_id)
 
         async def carry(delivery: Delivery) -> None:
-            get = Get(self._link, delivery, classes)
-            await self._link.in_thread(get.run, get.interrupt, get.cancel)
+            await _in_time(self._link, Get(self._link, delivery, classes))
 
         async with (
             self._link.moving(),
             delivering(self._inbox, expectation, self._pressure, carry, by_receiver=False) as given,
         ):
             yield given
+
+
+async def _in_time(link: PacsLink, work: SubOperations) -> None:
+    """Runs it, however slowly what the PACS sends may drip, for the time that a retrieve has."""
+    try:
+        async with asyncio.timeout(link.pacs.retrieve_timeout):
+            await link.in_thread(work.run, work.interrupt, work.cancel)
+    except TimeoutError as error:
+        reason = f"Le PACS {link.pacs.id} n'a pas fini d'envoyer les images dans le temps imparti."
+        raise Unavailable(reason, code="pacs-too-slow") from error
 
 
 async def classes_of(

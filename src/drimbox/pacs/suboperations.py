@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from drimbox.foundation.errors import Rejected, Unavailable
@@ -74,11 +73,8 @@ class SubOperations:
         return final
 
     def _ask(self, association: ClientAssociation, level: str, key: dict[Tag, str]) -> command.Response:
-        end = time.monotonic() + self._pacs.retrieve_timeout
         for answer in self._start(association, encoder(level, key)):
             response = answer.response
-            if time.monotonic() > end:
-                raise self._unavailable("n'a pas fini d'envoyer les images dans le temps imparti", "pacs-too-slow")
         return response
 
     def _judge(self, final: command.Response) -> None:
@@ -106,16 +102,22 @@ class SubOperations:
         return not self._delivery.missing
 
     def _failed(self, code: int) -> Unavailable:
+        kind = "pacs-retrieve-failed"
         match code:
             case status.MOVE_DESTINATION_UNKNOWN:
+                kind = "pacs-destination-unknown"
                 what = f"ne connaît pas notre destination {self._delivery.expectation.destination_ae}"
+            case status.SOP_CLASS_NOT_SUPPORTED | status.NOT_AUTHORIZED | status.UNRECOGNIZED_OPERATION:
+                # The service is not for us, whatever is asked of it (PS3.7 C.4).
+                kind = "pacs-retrieve-refused"
+                what = "refuse de nous envoyer des images"
             case status.OUT_OF_RESOURCES | status.CANNOT_COUNT_MATCHES | status.CANNOT_PERFORM_SUBOPERATIONS:
                 what = "manque de ressources pour envoyer les images"
             case status.CANCELLED:
                 what = "a interrompu l'envoi des images"
             case _:
                 what = "n'a pas pu envoyer les images"
-        return self._unavailable(f"{what} (statut {status.code(code)})", "pacs-retrieve-failed", code)
+        return self._unavailable(f"{what} (statut {status.code(code)})", kind, code)
 
     def _unavailable(self, what: str, code: str, peer_status: int | None = None) -> Unavailable:
         peer_code = None if peer_status is None else status.code(peer_status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
@@ -50,6 +51,9 @@ class Kind(Enum):
     STARTED = ("110100", "110120", Action.EXECUTE)
     STOPPED = ("110100", "110121", Action.EXECUTE)
     AUDIT_READ = ("110101", "", Action.READ)
+    AUDIT_EXPORTED = ("110101", "export", Action.READ)
+    AUDIT_VERIFIED = ("110101", "verification", Action.EXECUTE)
+    AUDIT_REMOVED = ("110101", "retention", Action.DELETE)
     REPORT_RECEIVED = ("110107", "RAD-128", Action.CREATE)
     MDM_RECEIVED = ("110107", "CARD-7", Action.CREATE)
     ORDER_RECEIVED = ("110107", "RAD-13", Action.CREATE)
@@ -64,11 +68,15 @@ class Kind(Enum):
     DOCUMENT_RETRIEVED = ("110107", "ITI-43", Action.CREATE)
     ARCHIVE_EXPORTED = ("110106", "ITI-32", Action.READ)
     ARCHIVE_IMPORTED = ("110107", "ITI-32", Action.CREATE)
+    BACKUP_MADE = ("110106", "backup", Action.READ)
+    BACKUP_RESTORED = ("110107", "backup", Action.CREATE)
     ARCHIVE_WALKED = ("110100", "archive-walk", Action.EXECUTE)
     IMAGES_SERVED = ("110104", "RAD-107", Action.READ)
+    PACS_MEASURED = ("110104", "speedtest", Action.READ)
     IMAGES_FETCHED = ("110104", "RAD-107", Action.CREATE)
     IMAGES_VIEWED = ("110103", "", Action.READ)
     IMAGES_IMPORTED = ("110107", "C-STORE", Action.CREATE)
+    IMAGES_EXPORTED = ("110106", "PDI", Action.READ)
     STUDY_DELETED = ("110105", "", Action.DELETE)
     CONTEXTUAL_CALL = ("110100", "contextual-call", Action.EXECUTE)
     LOGIN = ("110114", "110122", Action.EXECUTE)
@@ -79,6 +87,10 @@ class Kind(Enum):
     CONFIGURATION_CHANGED = ("110113", "110129", Action.UPDATE)
     ROLES_CHANGED = ("110113", "110136", Action.UPDATE)
     ACCOUNT_CHANGED = ("110113", "110137", Action.UPDATE)
+    EMERGENCY_STARTED = ("110113", "110127", Action.EXECUTE)
+    EMERGENCY_STOPPED = ("110113", "110138", Action.EXECUTE)
+    IDENTITY_DECIDED = ("110113", "identity", Action.EXECUTE)
+    NOTICE_ACCEPTED = ("110100", "notice", Action.EXECUTE)
     MESSAGE_READ = ("110110", "message", Action.READ)
     QUEUE_ACTED = ("110100", "operator-queue", Action.EXECUTE)
 
@@ -93,6 +105,7 @@ class Kind(Enum):
         return "/".join(part for part in self.value[:2] if part)
 
 
+_EXPORT_PAGE = 1000
 _KINDS = {(kind.code, kind.action.value): kind for kind in Kind}
 
 
@@ -210,13 +223,35 @@ class Journal:
         ``Misconfigured`` (``audit-key``) for a search by patient when part of the journal was written under another
         key: an empty answer would be a lie.
         """
-        criteria = tuple(Object(Thing.QUERY, name, value) for name, value in _told(search))
         async with self._pool.connection() as connection:
-            if search.patient is not None:
-                await self._check_keys(connection, search.patient)
-            rows = await (await connection.execute(_SEARCH, self._criteria(search))).fetchall()
-            await self.write(connection, Event(Kind.AUDIT_READ, reader, criteria, patient=search.patient))
+            rows = await self._found(connection, search)
+            await self.write(connection, _reading(Kind.AUDIT_READ, search, reader))
         return tuple(_recorded(row) for row in rows)
+
+    async def export(self, search: Search, reader: Actor) -> AsyncIterator[Recorded]:
+        """Every event that matches, newest first, however many; ``limit`` does not matter.
+
+        That the journal was copied is written before anything is given. Raises as ``search`` does.
+        """
+        async with self._pool.connection() as connection:
+            rows = await self._found(connection, replace(search, limit=_EXPORT_PAGE))
+            await self.write(connection, _reading(Kind.AUDIT_EXPORTED, search, reader))
+        return self._all_from(rows, search)
+
+    async def _all_from(self, rows: Sequence[dict[str, Any]], search: Search) -> AsyncIterator[Recorded]:
+        while rows:
+            for row in rows:
+                yield _recorded(row)
+            if len(rows) < _EXPORT_PAGE:
+                return
+            search = replace(search, before=rows[-1]["id"], limit=_EXPORT_PAGE)
+            async with self._pool.connection() as connection:
+                rows = await self._found(connection, search)
+
+    async def _found(self, connection: Connection, search: Search) -> Sequence[dict[str, Any]]:
+        if search.patient is not None:
+            await self._check_keys(connection, search.patient)
+        return await (await connection.execute(_SEARCH, self._criteria(search))).fetchall()
 
     def row(self, event: Event) -> dict[str, object]:
         """The values of ``INSERT`` that write an event, for who writes it within a statement of its own.
@@ -316,6 +351,11 @@ def _compact(thing: Actor | Object) -> dict[str, str]:
     """The filled fields by name: what is empty takes no room in the journal. Free text passes the safety net."""
     values = ((f.name, str(getattr(thing, f.name))) for f in fields(thing))
     return {name: masked(value) if name == "detail" else value for name, value in values if value}
+
+
+def _reading(kind: Kind, search: Search, reader: Actor) -> Event:
+    criteria = tuple(Object(Thing.QUERY, name, value) for name, value in _told(search))
+    return Event(kind, reader, criteria, patient=search.patient)
 
 
 def _told(search: Search) -> list[tuple[str, str]]:

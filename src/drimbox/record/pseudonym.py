@@ -42,6 +42,11 @@ class PatientKey:
         text = f"{ins.oid}|{ins.matricule}".encode()
         return f"{self.fingerprint}:{hmac.new(self.secret, text, hashlib.sha256).hexdigest()}"
 
+    @property
+    def sealing(self) -> bytes:
+        """The key under which the journal is sealed (``record.seals``): another one, made from this one."""
+        return hmac.new(self.secret, b"drimbox journal seal", hashlib.sha256).digest()
+
 
 def load_patient_key(path: Path) -> PatientKey:
     """The key in ``path``; made there, readable by the owner alone, the first time.

@@ -28,6 +28,8 @@ class Profile(Enum):
     ORG_AUTH_CLI = ("auth", (ExtendedKeyUsageOID.CLIENT_AUTH,), False)
     ORG_SIGN = ("sign", (ExtendedKeyUsageOID.EMAIL_PROTECTION,), True)
     SSL_SERV = ("server", (ExtendedKeyUsageOID.SERVER_AUTH,), False)
+    # Of a machine with one pair for both, as PACSs have it.
+    SSL_BOTH = ("server", (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH), False)
 
 
 @dataclass(frozen=True, slots=True)

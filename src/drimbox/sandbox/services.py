@@ -30,11 +30,13 @@ from drimbox.sandbox.issuing import (
 )
 from drimbox.sandbox.listeners import ClientCertificate, caller_context, listener_context
 from drimbox.sandbox.pki import TestAuthority
+from drimbox.sandbox.psc.api import ApiGateway
 from drimbox.sandbox.psc.app import psc_app
 from drimbox.sandbox.psc.backchannel import backchannel
 from drimbox.sandbox.psc.clients import Client
 from drimbox.sandbox.psc.people import User, sample_users
 from drimbox.sandbox.psc.provider import REALM
+from drimbox.sandbox.psc.proxy import ProxyConfig, proxy_app
 from drimbox.sandbox.published import reports
 from drimbox.sandbox.sites import ServicesConfig, Site
 from drimbox.sandbox.whitelist import PATH, ListedDomain, Publisher, whitelist_app
@@ -111,6 +113,7 @@ async def run_services(config: ServicesConfig, *, clock: Clock | None = None) ->
             wallet_url=config.url(config.wallet_port) if config.wallet_port is not None else None,
             notify=backchannel(http, caller_context(authority)),
             controls=config.controls,
+            poll_seconds=config.poll_seconds,
         )
         await serve(provider, "psc-serveur", config.psc_port, ClientCertificate.OPTIONAL)
         if config.wallet_port is not None:
@@ -118,6 +121,17 @@ async def run_services(config: ServicesConfig, *, clock: Clock | None = None) ->
         record = _dmp(config, authority, clock)
         stack.callback(record.state.dmp.close)
         await serve(record, "dmp-serveur", config.dmp_port, ClientCertificate.REQUIRED)
+        if config.api_port is not None:
+            gateway = ApiGateway(provider.state.provider, record, scope="dmp")
+            await serve(gateway, "dmp-serveur", config.api_port, ClientCertificate.REQUIRED)
+        if config.proxy_port is not None:
+            known = list(endpoints.sites.values())[-1]
+            between = ProxyConfig(
+                config.url(config.psc_port), {subject_of(known.certificates.psc): known.site.client_id}
+            )
+            shown = caller_context(authority, known.certificates.psc)
+            relay = proxy_app(http, shown, between, clock=clock)
+            await serve(relay, "psc-serveur", config.proxy_port, ClientCertificate.REQUIRED)
         if config.view_port is not None:
             await serve(view_app(record.state.dmp), "dmp-serveur", config.view_port, ClientCertificate.UNASKED)
         publisher = Publisher(_domains(endpoints, clock.now()), whitelist_signer(authority), clock)
@@ -199,6 +213,8 @@ def _client(known: SiteEndpoint) -> Client:
         certificate_subject=subject_of(known.certificates.psc),
         post_logout_redirect_uris=known.site.post_logout_redirect_uris,
         backchannel_logout=known.site.backchannel_logout,
+        frontchannel_logout=known.site.frontchannel_logout,
+        ciba=True,
     )
 
 

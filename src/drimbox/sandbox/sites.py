@@ -28,6 +28,7 @@ class Site:
     redirect_uris: tuple[str, ...] = ()
     post_logout_redirect_uris: tuple[str, ...] = ()
     backchannel_logout: str | None = None
+    frontchannel_logout: str | None = None
     db_host: str = "localhost"
     vi_host: str = "localhost"
     region: str = "Paris (75)"
@@ -44,12 +45,15 @@ class ServicesConfig:
 
     ``state`` keeps the test PKI, the key of Pro Sante Connect and the documents of the DMP over a restart. ``host`` is
     the address to listen on, ``public_host`` the name in their addresses. ``wallet_port`` gives browsers a listener of
-    their own that asks for no client certificate; None: they use ``psc_port``. ``schemas`` is a folder of XSDs for the
-    DMP. ``controls`` opens the helpers and the faults under ``/sandbox`` of each service. All test professionals
-    practise at the last of ``sites``; the one with several practices has another at the first. ``view_port`` shows what
-    the DMP holds to callers without a certificate; None: the DMP's own listener shows it. ``authorised`` are the
-    professionals (PS_IdNat) who may consult the DMP of the test patient without asking first; ``published_reports`` the
-    exams whose reports the first site's RIS has published. ``patients`` have a DMP besides the test patient.
+    their own that asks for no client certificate; None: they use ``psc_port``. ``proxy_port`` serves a proxy e-Sante
+    for the last of ``sites``, ``api_port`` the DMP behind its API PSC (scope ``dmp``); None: neither is there.
+    ``poll_seconds`` is how often a service may ask whether a professional has answered on their device. ``schemas`` is
+    a folder of XSDs for the DMP. ``controls`` opens the helpers and the faults under ``/sandbox`` of each service. All
+    test professionals practise at the last of ``sites``; the one with several practices has another at the first.
+    ``view_port`` shows what the DMP holds to callers without a certificate; None: the DMP's own listener shows it.
+    ``authorised`` are the professionals (PS_IdNat) who may consult the DMP of the test patient without asking first;
+    ``published_reports`` the exams whose reports the first site's RIS has published. ``patients`` have a DMP besides
+    the test patient.
     """
 
     state: Path
@@ -61,6 +65,9 @@ class ServicesConfig:
     whitelist_port: int = 17402
     wallet_port: int | None = None
     view_port: int | None = None
+    proxy_port: int | None = None
+    api_port: int | None = None
+    poll_seconds: int = 5
     authorised: tuple[str, ...] = ("899700367909",)
     published_reports: str = "EA"
     patients: tuple[KnownPatient, ...] = ()

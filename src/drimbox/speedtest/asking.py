@@ -6,8 +6,10 @@ import datetime as dt
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
-from drimbox.pacs import elements
+from drimbox.dicom.datasets import DataSet, read_data_set
+from drimbox.foundation.errors import Refused
 from drimbox.pacs.dimse import status, uids
 from drimbox.pacs.dimse.association import Interrupt
 from drimbox.pacs.dimse.client import ClientAssociation
@@ -51,9 +53,9 @@ async def recent_study(link: PacsLink, today: dt.date) -> str | None:
         best, most = None, 0
         wanted = (Tag.STUDY_UID, Tag.STUDY_INSTANCE_COUNT)
         for answer in _answers(association, "STUDY", key, wanted):
-            count = elements.text(answer.get(Tag.STUDY_INSTANCE_COUNT))
+            count = answer.text(Tag.STUDY_INSTANCE_COUNT)
             if count.isdigit() and most < int(count) <= _MOST_IMAGES:
-                best, most = elements.text(answer.get(Tag.STUDY_UID)), int(count)
+                best, most = answer.text(Tag.STUDY_UID), int(count)
         return best
 
     return await link.query(uids.STUDY_ROOT_FIND, work)
@@ -71,9 +73,9 @@ async def stored_syntaxes(link: PacsLink, study: Study) -> Mapping[str, frozense
         for series in study.series:
             key = {Tag.STUDY_UID: study.study_uid, Tag.SERIES_UID: series.series_uid}
             for answer in _answers(association, "IMAGE", key, wanted):
-                told = elements.text(answer.get(Tag.AVAILABLE_SYNTAX)).split("\\")
+                told = answer.text(Tag.AVAILABLE_SYNTAX).split("\\")
                 if any(told):
-                    found[elements.text(answer.get(Tag.SOP_INSTANCE_UID))] = frozenset(filter(None, told))
+                    found[answer.text(Tag.SOP_INSTANCE_UID)] = frozenset(filter(None, told))
             if not found:
                 # It does not say it of one series: nor of the others.
                 return
@@ -89,14 +91,11 @@ def counted(told: Mapping[str, frozenset[str]]) -> dict[str, int]:
 
 def _answers(
     association: ClientAssociation, level: str, key: dict[Tag, str], wanted: tuple[Tag, ...]
-) -> Iterator[dict[int, memoryview]]:
+) -> Iterator[DataSet]:
     """What matches, as far as it can be read; a refusal ends it: these questions are asked for information only."""
     for number, answer in enumerate(association.find(uids.STUDY_ROOT_FIND, encoder(level, key, wanted))):
         if number >= _MOST_ANSWERS or status.kind(answer.response.status) is not status.Kind.PENDING:
             return
         if answer.identifier is not None:
-            try:
-                read = elements.elements(memoryview(answer.identifier), answer.transfer_syntax)
-                yield {element.tag: element.value for element in read}
-            except elements.InvalidDataset:
-                continue
+            with suppress(Refused):
+                yield read_data_set(answer.identifier, answer.transfer_syntax, ordered=False)

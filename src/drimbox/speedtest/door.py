@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,17 +22,23 @@ from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Busy, DrimboxError, Misconfigured, Unavailable
 from drimbox.pacs.access import PacsAccess
 from drimbox.speedtest.measured import Measured, decoded, encoded
-from drimbox.speedtest.measuring import Progress, Tell, measure
+from drimbox.speedtest.measuring import Progress, Record, Tell, measure
 
 _log = logging.getLogger(__name__)
 _NAME = "speedtest.sock"
 _MOST_ASKED = 4096
+_LONGEST_NAME = 100
 _MOST_ANSWERED = 64 * 2**20
 
 
 @asynccontextmanager
-async def listening(state: Path, accesses: Mapping[str, PacsAccess], clock: Clock) -> AsyncIterator[None]:
-    """Measure for who asks, one at a time, until the block ends. Raises ``OSError``."""
+async def listening(
+    state: Path, accesses: Mapping[str, PacsAccess], clock: Clock, recording: Callable[[str], Record]
+) -> AsyncIterator[None]:
+    """Measure for who asks, one at a time, until the block ends. Raises ``OSError``.
+
+    ``recording`` gives what writes a measurement into the audit journal, for who asked for it.
+    """
     busy = asyncio.Lock()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -41,7 +47,7 @@ async def listening(state: Path, accesses: Mapping[str, PacsAccess], clock: Cloc
         assert task is not None
         tasks.add(task)
         try:
-            await _answer(reader, writer, accesses, clock, busy)
+            await _answer(reader, writer, accesses, clock, busy, recording)
         finally:
             tasks.discard(task)
             writer.close()
@@ -58,15 +64,15 @@ async def listening(state: Path, accesses: Mapping[str, PacsAccess], clock: Cloc
             (state / _NAME).unlink(missing_ok=True)
 
 
-async def asked(state: Path, pacs: str, study_uid: str, tell: Tell) -> Measured:
-    """Have the box that runs measure. Raises what it says, and ``Unavailable`` where it does not answer."""
+async def asked(state: Path, pacs: str, study_uid: str, tell: Tell, *, by: str) -> Measured:
+    """Have the box that runs measure for ``by``. Raises what it says, and ``Unavailable`` where it does not answer."""
     try:
         with _short(state) as path:
             reader, writer = await asyncio.open_unix_connection(path, limit=_MOST_ANSWERED)
     except OSError as error:
         raise _silent() from error
     try:
-        writer.write(json.dumps({"pacs": pacs, "study": study_uid}).encode() + b"\n")
+        writer.write(json.dumps({"pacs": pacs, "study": study_uid, "by": by}).encode() + b"\n")
         while line := await reader.readline():
             said = json.loads(line)
             if "progress" in said:
@@ -88,6 +94,7 @@ async def _answer(
     accesses: Mapping[str, PacsAccess],
     clock: Clock,
     busy: asyncio.Lock,
+    recording: Callable[[str], Record],
 ) -> None:
     def say(what: dict[str, Any]) -> None:
         writer.write(json.dumps(what).encode() + b"\n")
@@ -95,12 +102,13 @@ async def _answer(
     try:
         question = json.loads(await reader.readline())
         pacs, study_uid = str(question["pacs"]), str(question["study"])
+        record = recording(str(question["by"])[:_LONGEST_NAME])
         access = chosen(accesses, pacs)
         if busy.locked():
             raise Busy("Une mesure est déjà en cours sur cette passerelle.", code="measuring")
         async with busy:
             tell: Tell = lambda now: say({"progress": asdict(now)})  # noqa: E731
-            measured = await _unless_left(reader, measure(access, study_uid, clock, tell))
+            measured = await _unless_left(reader, measure(access, study_uid, clock, tell, record))
         if measured is not None:
             say({"measured": encoded(measured)})
     except DrimboxError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,23 +39,56 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
-async def measure(access: PacsAccess, study_uid: str, clock: Clock, tell: Tell) -> Measured:
-    """Measure a PACS with this study, or with one that it holds where none is named.
+@dataclass(slots=True)
+class Trace:
+    """What is kept of a measurement for the audit journal: images of a patient have left the PACS for it.
 
-    Raises what its questions and retrieves raise, and ``Rejected`` where there is no study to measure with.
+    ``code`` and ``reason`` say why it failed, empty where it did not.
     """
+
+    pacs: str
+    study_uid: str = ""
+    images: int = 0
+    bytes: int = 0
+    code: str = "interrupted"
+    reason: str = ""
+
+
+Record = Callable[[Trace], Awaitable[None]]
+
+
+async def measure(access: PacsAccess, study_uid: str, clock: Clock, tell: Tell, record: Record) -> Measured:
+    """Measure a PACS with this study, or with one that it holds where none is named; ``record`` is told how it ended.
+
+    Raises what its questions and retrieves raise, what ``record`` raises, and ``Rejected`` where there is no study to
+    measure with.
+    """
+    trace = Trace(access.link.pacs.id, study_uid)
+    try:
+        measured = await _measured(access, study_uid, clock, tell, trace)
+        trace.code = ""
+        return measured
+    except DrimboxError as error:
+        trace.code, trace.reason = error.code, error.reason
+        raise
+    finally:
+        await record(trace)
+
+
+async def _measured(access: PacsAccess, study_uid: str, clock: Clock, tell: Tell, trace: Trace) -> Measured:
     tell(Progress("Dialogue avec le PACS (C-ECHO)"))
     associations, echoes = await asking.echoed(access.link)
     tell(Progress("Recherche de l'examen"))
     begun = time.monotonic()
     study = await _study(access, study_uid, clock)
     finding = time.monotonic() - begun
+    trace.study_uid = study.study_uid
     told = await _told(access, study)
     expected = [one.sop_instance_uid for series in study.series for one in series.instances]
     if len(expected) < 2:
         raise Rejected("Cet examen a moins de deux images : il ne permet pas de mesurer un débit.", code="too-small")
     busy, begun = time.process_time(), time.monotonic()
-    arrivals, unlike, lossy = await _retrieve(access, study, expected, told, tell)
+    arrivals, unlike, lossy = await _retrieve(access, study, expected, told, tell, trace)
     seconds = time.monotonic() - begun
     return Measured(
         pacs=access.link.pacs.id,
@@ -100,10 +133,15 @@ async def _told(access: PacsAccess, study: Study) -> dict[str, frozenset[str]]:
 
 
 async def _retrieve(
-    access: PacsAccess, study: Study, expected: list[str], told: dict[str, frozenset[str]], tell: Tell
+    access: PacsAccess,
+    study: Study,
+    expected: list[str],
+    told: dict[str, frozenset[str]],
+    tell: Tell,
+    trace: Trace,
 ) -> tuple[list[Arrival], int, bool]:
     arrivals: list[Arrival] = []
-    landed, unlike, lossy, looked_at = 0, 0, False, 0
+    unlike, lossy, looked_at = 0, False, 0
     begun = said = time.monotonic()
     tell(Progress("Images", 0, len(expected)))
     source, patient = access.source, study.patient_id or None
@@ -111,15 +149,15 @@ async def _retrieve(
         async for stored in instances:
             now = time.monotonic()
             arrivals.append(Arrival(now - begun, stored.size, stored.transfer_syntax_uid))
-            landed += stored.size
+            trace.images, trace.bytes = len(arrivals), trace.bytes + stored.size
             unlike += stored.transfer_syntax_uid not in told.get(stored.sop_instance_uid, (stored.transfer_syntax_uid,))
             if looked_at < _LOOKED_AT and stored.transfer_syntax_uid in NATIVE:
                 looked_at += 1
                 lossy = lossy or await in_thread(_was_lossy, stored)
             if now - said >= _EVERY:
                 said = now
-                tell(Progress("Images", len(arrivals), len(expected), landed, now - begun))
-    tell(Progress("Images", len(arrivals), len(expected), landed, arrivals[-1].at))
+                tell(Progress("Images", len(arrivals), len(expected), trace.bytes, now - begun))
+    tell(Progress("Images", len(arrivals), len(expected), trace.bytes, arrivals[-1].at))
     return arrivals, unlike, lossy
 
 

@@ -3,9 +3,11 @@
 =========== ==========================================================================================
 names       distinguished names: written as France writes them, read and compared RDN by RDN
 keystore    ``Credential``: one of our certificates with its chain and its private key
+vault       the private keys that the box makes itself, sealed wherever they are kept
 revocation  certificate revocation lists (CRL): read, chosen, asked
 chain       is this certificate issued, at the end of a chain, by a root that we pinned?
 tls         ``TrustStore``, and the TLS contexts of every client and listener of the box
+reload      a listener's context that is replaced while it serves
 watch       keeps the revocation lists of contexts in use up to date with the files
 =========== ==========================================================================================
 

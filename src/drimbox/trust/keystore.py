@@ -25,6 +25,14 @@ from drimbox.trust import names
 
 MIN_RSA_BITS = 2048
 MIN_EC_BITS = 256
+# What the library raises for a certificate that it cannot read, or not yet: some only once a field is asked for.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +74,7 @@ def load_credential(
     """
     certificates = read_certificates(certificate)
     leaf = _leaf(certificates, certificate)
-    loaded = Credential(leaf, _ordered_chain(leaf, certificates), _read_key(key, password))
+    loaded = Credential(leaf, _ordered_chain(leaf, certificates), read_key(key, password))
     if loaded.key.public_key() != leaf.public_key():
         raise _bad(f"La clé privée {key} n'est pas celle du certificat {certificate}. Donnez les deux de la même paire")
     _check_dates(leaf, certificate, now or SystemClock().now())
@@ -82,7 +90,7 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         else:
             found = (x509.load_der_x509_certificate(data),)
         _ = [(c.subject, c.issuer, c.public_key()) for c in found]
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise _bad(f"Le fichier {path} ne contient pas de certificat lisible (PEM attendu)") from error
     return found
 
@@ -98,7 +106,8 @@ def read_file(path: Path) -> bytes:
         ) from error
 
 
-def _read_key(path: Path, password: bytes | None) -> PrivateKey:
+def read_key(path: Path, password: bytes | None = None) -> PrivateKey:
+    """A private key (PEM, encrypted if ``password``), strong enough. Raises ``Misconfigured`` (``credential``)."""
     data = read_file(path)
     _warn_if_open(path)
     try:

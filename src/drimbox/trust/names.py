@@ -98,7 +98,7 @@ def read_certificate(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # Names are parsed when first read: a bad one must fail here, not in the caller.
         _ = (certificate.subject, certificate.issuer)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Refused("Certificat illisible", code="certificate-syntax") from error
     return certificate
 

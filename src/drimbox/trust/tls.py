@@ -91,7 +91,7 @@ def server_context(credential: Credential, client_trust: TrustStore | None = Non
     if client_trust is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.client_trust = client_trust
-        context.sslobject_class = _ServerSide
+        context.sslobject_class, context.sslsocket_class = _ServerSide, _ServerSocket
         _believe(context, client_trust)
     return context
 
@@ -119,13 +119,25 @@ class _ServerSide(ssl.SSLObject):
 
     def do_handshake(self) -> None:
         super().do_handshake()
-        context, der = self.context, self.getpeercert(binary_form=True)
-        if not self.session_reused or not isinstance(context, _ServerContext) or context.client_trust is None:
-            return
-        try:
-            check_again(names.read_certificate(der or b""), context.client_trust, SystemClock().now())
-        except Refused as error:
-            raise ssl.SSLCertVerificationError(f"resumed session: {error.code}") from error
+        _check_resumed(self)
+
+
+class _ServerSocket(ssl.SSLSocket):
+    """The same for a listener that gives each connection a thread."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _check_resumed(self)
+
+
+def _check_resumed(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
+    context, der = connection.context, connection.getpeercert(binary_form=True)
+    if not connection.session_reused or not isinstance(context, _ServerContext) or context.client_trust is None:
+        return
+    try:
+        check_again(names.read_certificate(der or b""), context.client_trust, SystemClock().now())
+    except Refused as error:
+        raise ssl.SSLCertVerificationError(f"resumed session: {error.code}") from error
 
 
 def _harden(context: ssl.SSLContext) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from drimbox.foundation.errors import Misconfigured
 from drimbox.trust.chain import TrustStore
-from drimbox.trust.keystore import read_file
+from drimbox.trust.keystore import read_certificates, read_file
 from drimbox.trust.revocation import load_revocation_lists
 from drimbox.trust.tls import add_revocation_lists, load_trust
 
@@ -30,6 +31,7 @@ class TrustWatch:
         self._seen = self._digest()
         self._trust = load_trust(roots, self._files)
         self._contexts: list[ssl.SSLContext] = []
+        self._beside: list[TrustWatch] = []
 
     @property
     def trust(self) -> TrustStore:
@@ -42,12 +44,35 @@ class TrustWatch:
         self._contexts.append(context)
         return context
 
+    def beside(self, roots: Sequence[Path], revocation_lists: Sequence[Path] = ()) -> TrustWatch:
+        """Another trust (authorities of a site's own), kept up to date together with this one.
+
+        Without lists of its own it takes those of this one, where these authorities are all among its own: a list that
+        is lacking would refuse every certificate. Raises what ``load_trust`` raises.
+        """
+        pinned = {certificate for path in roots for certificate in read_certificates(path)}
+        shared = self._files if pinned <= set(self._trust.roots) else ()
+        other = TrustWatch(roots, revocation_lists or shared)
+        self._beside.append(other)
+        return other
+
     def refresh(self) -> bool:
         """Take in the lists whose files changed; True when there were any. Call it every few minutes.
 
         Raises ``Misconfigured`` (``credential``, ``revocation-list``) when a file cannot be read; what was known
-        before is kept, and the next call tries again.
+        before is kept, and the next call tries again. The others take in theirs all the same.
         """
+        changed, problem = False, None
+        for each in (self, *self._beside):
+            try:
+                changed = each._refresh() or changed
+            except Misconfigured as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return changed
+
+    def _refresh(self) -> bool:
         digest = self._digest()
         if digest == self._seen:
             return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import datasets, dimse, dmp, listeners, reports, web, xdm
+from fuzz.targets import certificates, datasets, dimse, dmp, listeners, reports, web, xdm
 
 TARGETS: dict[str, Target] = {
-    target.name: target for room in (reports, dimse, datasets, web, dmp, xdm, listeners) for target in room.TARGETS
+    target.name: target
+    for room in (reports, dimse, datasets, web, dmp, xdm, certificates, listeners)
+    for target in room.TARGETS
 }

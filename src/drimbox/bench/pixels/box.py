@@ -1,4 +1,4 @@
-"""The measured box and the PACS beside it, started for the time of a block."""
+"""The measured box and what stands beside it, started for the time of a block."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import ssl
 import subprocess
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from drimbox.bench.pixels import peers
+from drimbox.bench.pixels.bare_http import Offered, write_offered
 from drimbox.bench.pixels.client import Address
 from drimbox.bench.pixels.images import Batch
 from drimbox.bench.pixels.server import BASE, TOKEN, Place, write_place
@@ -152,9 +153,45 @@ def box(folder: Path, near: Neighbours, keys: Keys, batches: Sequence[Batch]) ->
         peer=str(keys.peer.certificate),
     )
     write_place(folder / "place.json", place)
+    with _started("server", folder, folder / "place.json") as (process, told):
+        yield Box(process, told, keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """The bare server of files, running: its ports."""
+
+    clear: int
+    secure: int
+    keys: Keys
+
+    def address(self, *, tls: bool) -> Address:
+        return Address(self.secure, "", (), self.keys.context()) if tls else Address(self.clear, "")
+
+
+@contextmanager
+def bare(folder: Path, keys: Keys, files: Mapping[str, Sequence[Path]]) -> Iterator[Bare]:
+    """What sends files as they lie, those of each path. Raises ``Misconfigured``."""
+    offered = Offered(
+        files={path: tuple(map(str, some)) for path, some in files.items()},
+        roots=str(keys.authority.roots),
+        revocations=tuple(map(str, keys.authority.revocation_lists)),
+        certificate=str(keys.server.certificate),
+        key=str(keys.server.key),
+    )
+    folder.mkdir(parents=True)
+    write_offered(folder / "offered.json", offered)
+    with _started("bare_http", folder, folder / "offered.json") as (_, told):
+        ports = {name: int(str(port)) for name, port in told.items()}
+        yield Bare(ports["clear"], ports["tls"], keys)
+
+
+@contextmanager
+def _started(module: str, folder: Path, file: Path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, object]]]:
+    """A process of ours that tells in one line where it is, and ends with its standard input."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            peers.ours("server", folder / "place.json"),
+            peers.ours(module, file),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -165,7 +202,7 @@ def box(folder: Path, near: Neighbours, keys: Keys, batches: Sequence[Batch]) ->
         line = process.stdout.readline()
         if not line:
             raise Misconfigured(f"La passerelle mesurée ne démarre pas (voir {folder / 'log'}).", code="bench-box")
-        yield Box(process, json.loads(line), keys)
+        yield process, json.loads(line)
     finally:
         _stop(process)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from dataclasses import dataclass
+from ssl import SSLContext
 
+from drimbox.bench.pixels.secured import Secured
 from drimbox.foundation.errors import Unavailable
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 18
+_SMALL = 1 << 16
 _PATIENCE = 900.0
 
 
@@ -20,7 +22,7 @@ class Address:
     port: int
     base: str
     headers: tuple[tuple[str, str], ...] = ()
-    tls: ssl.SSLContext | None = None
+    tls: SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def fetch(address: Address, path: str, accept: str, *, pace: float = 0.0) -> Fet
     with _connected(address, small=bool(pace)) as connection:
         begun = time.monotonic()
         connection.sendall(_request(address, path, accept))
-        buffer = memoryview(bytearray(65536 if pace else _BUFFER))
+        buffer = memoryview(bytearray(_SMALL if pace else _BUFFER))
         head, body = _head(connection, buffer)
         length = _length(head)
         count, tail, at = len(body), bytes(body[-8:]), time.monotonic() if body else 0.0
@@ -69,15 +71,15 @@ def fetch(address: Address, path: str, accept: str, *, pace: float = 0.0) -> Fet
     return Fetched(at - begun, ended - begun, count)
 
 
-def _connected(address: Address, *, small: bool) -> socket.socket:
+def _connected(address: Address, *, small: bool) -> socket.socket | Secured:
     plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     plain.settimeout(_PATIENCE)
     if small:
         # A slow client must not hide the answer in its own buffers.
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL)
     plain.connect(("127.0.0.1", address.port))
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return plain if address.tls is None else address.tls.wrap_socket(plain, server_hostname="localhost")
+    return plain if address.tls is None else Secured(plain, address.tls, "localhost", _SMALL if small else _BUFFER)
 
 
 def _request(address: Address, path: str, accept: str) -> bytes:
@@ -87,7 +89,7 @@ def _request(address: Address, path: str, accept: str) -> bytes:
     ).encode()
 
 
-def _head(connection: socket.socket, buffer: memoryview) -> tuple[bytes, memoryview]:
+def _head(connection: socket.socket | Secured, buffer: memoryview) -> tuple[bytes, memoryview]:
     """The head of the answer, and what came of the body with it."""
     filled = 0
     while got := connection.recv_into(buffer[filled:]):

@@ -12,7 +12,7 @@ from drimbox.bench import rows
 from drimbox.bench.pixels import images, peers, serving, storing
 from drimbox.bench.pixels import picture as drawn
 from drimbox.bench.pixels import report as reports
-from drimbox.bench.pixels.box import Keys, Neighbours, box, neighbours
+from drimbox.bench.pixels.box import Keys, Neighbours, bare, box, neighbours
 from drimbox.bench.pixels.comparison import Comparison, Goal
 from drimbox.bench.pixels.images import Batch, Plan
 from drimbox.bench.pixels.load import US
@@ -117,12 +117,14 @@ def _served(folder: Path, near: Neighbours, batches: _Batches, options: Options,
         storing.send(near.dimse, batch.files)
     rounds = options.rounds
     keys = Keys(folder / "pki")
-    with box(folder / "box", near, keys, (batches.reference, *others)) as ours:
+    cached = (batches.reference, *others)
+    files = {serving.path_of(batch): batch.files for batch in cached}
+    with box(folder / "box", near, keys, cached) as ours, bare(folder / "bare-http", keys, files) as least:
         say("WADO-RS, not cached")
         rows = serving.uncached(ours, near, batches.reference, folder, rounds)
         say("WADO-RS, cached")
-        for batch in (batches.reference, *others):
-            rows += serving.cached(ours, near, batch, rounds)
+        for batch in cached:
+            rows += serving.cached(ours, near, least, batch, rounds)
         say("transcoding")
         rows += serving.transcoded(ours, near, batches.ct, rounds, goals=True)
         rows += serving.transcoded(ours, near, batches.mammography, rounds, goals=False)

@@ -27,6 +27,7 @@ from drimbox.cache.source import Cache, sharing
 from drimbox.foundation import event_loop
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.http_server import CLIENT_CERTIFICATE, serving
+from drimbox.foundation.memory import few_arenas
 from drimbox.foundation.uids import new_uid
 from drimbox.identity.ins import Ins
 from drimbox.images.ports import Access
@@ -94,6 +95,7 @@ class _Archive:
 
 def main() -> None:
     """Serve until the standard input ends."""
+    few_arenas()
     place = Place(**json.loads(Path(sys.argv[1]).read_text("utf-8")))
     event_loop.run(_serve(place))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from drimbox.bench.pixels import images, peers
-from drimbox.bench.pixels.box import Box, Neighbours
+from drimbox.bench.pixels.box import Bare, Box, Neighbours
 from drimbox.bench.pixels.client import Address, Fetched, as_stored, fetch
 from drimbox.bench.pixels.comparison import BEFORE, Comparison, Goal
 from drimbox.bench.pixels.images import Batch
@@ -23,7 +23,7 @@ from drimbox.pacs.dimse.client import ClientAssociation
 from drimbox.pacs.identifier import Tag, encoder
 
 _JSON = "application/dicom+json"
-_ORTHANC = "Orthanc"
+_ORTHANC, _BARE = "Orthanc", "bare"
 _TLS = {False: "clear", True: "mutual TLS"}
 # Name, UID, floor and aim of the goals, in images of 512 x 512 a second.
 _SYNTAXES = (
@@ -38,16 +38,22 @@ def path_of(batch: Batch, rest: str = "") -> str:
     return f"/studies/{batch.study_uid}/series/{batch.series_uid}{rest}"
 
 
-def cached(box: Box, near: Neighbours, batch: Batch, rounds: int) -> list[Comparison]:
-    """A series that the box has on its disk, in clear and over mutual TLS, beside Orthanc's, which is in clear."""
+def cached(box: Box, near: Neighbours, bare: Bare, batch: Batch, rounds: int) -> list[Comparison]:
+    """A series that the box has on its disk, in clear and over mutual TLS.
+
+    Beside Orthanc's, which is in clear (Debian's dies of the first request over TLS), and beside the bare server, which
+    is given the same cipher: what can be had at all here.
+    """
     rows = []
     _have(box, batch)
     for tls in (False, True):
         row = Comparison(f"WADO-RS, cached: {batch.name}, {batch.megabytes:.0f} MB, {_TLS[tls]}", "MB/s", True)
         row.floor, row.aim = Goal(times=1.5, beside=_ORTHANC), Goal(times=2.5, beside=_ORTHANC)
-        address = box.address(batch, tls=tls)
-        fetch(address, path_of(batch), as_stored())
-        _in_turns(row, box, rounds, partial(_rate, address, batch), partial(_rate, near.dicomweb, batch))
+        address, least = box.address(batch, tls=tls), bare.address(tls=tls)
+        beside = {_ORTHANC: partial(_rate, near.dicomweb, batch), _BARE: partial(_rate, least, batch)}
+        for one in (address, near.dicomweb, least):
+            fetch(one, path_of(batch), as_stored())
+        _in_turns(row, box, rounds, partial(_rate, address, batch), beside)
         rows.append(row)
     clear, secure = rows
     if secure.median < 0.8 * clear.median and secure.limit.startswith("CPU"):
@@ -66,7 +72,7 @@ def _rate(address: Address, batch: Batch) -> float:
 
 
 def _in_turns(
-    row: Comparison, box: Box, rounds: int, ours: Callable[[], float], theirs: Callable[[], float] | None
+    row: Comparison, box: Box, rounds: int, ours: Callable[[], float], theirs: Mapping[str, Callable[[], float]]
 ) -> None:
     """Ours and theirs one after the other, each round: what else the machine has to do meets both."""
     shares: list[Load] = []
@@ -74,8 +80,8 @@ def _in_turns(
         with watched({US: box.pids, CLIENT: ourselves}) as load:
             row.ours.append(ours())
         shares.append(load)
-        if theirs is not None:
-            row.peers.setdefault(_ORTHANC, []).append(theirs())
+        for name, measure in theirs.items():
+            row.peers.setdefault(name, []).append(measure())
     whole = mean(shares)
     row.limit, row.shares = whole.limit(), whole.cores
 
@@ -142,7 +148,7 @@ def transcoded(box: Box, near: Neighbours, batch: Batch, rounds: int, *, goals: 
         # The workers are started.
         fetch(address, path_of(batch), as_stored(syntax))
         # Debian's Orthanc refuses HTJ2K.
-        theirs = partial(_images_a_second, near.dicomweb, batch, syntax) if syntax != images.HTJ2K else None
+        theirs = {_ORTHANC: partial(_images_a_second, near.dicomweb, batch, syntax)} if syntax != images.HTJ2K else {}
         _in_turns(row, box, rounds, partial(_images_a_second, address, batch, syntax), theirs)
         rows.append(row)
     return rows
@@ -163,7 +169,7 @@ def metadata(box: Box, near: Neighbours, batch: Batch, rounds: int) -> Compariso
     def seconds(server: Address) -> float:
         return fetch(server, path_of(batch, "/metadata"), _JSON).seconds
 
-    _in_turns(row, box, rounds, partial(seconds, address), partial(seconds, near.dicomweb))
+    _in_turns(row, box, rounds, partial(seconds, address), {_ORTHANC: partial(seconds, near.dicomweb)})
     return row
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from drimbox.box.settings.box import BoxSection, DatabaseSection, StructureSection, TrustSection
+from drimbox.box.settings.certificates import MarketCertificateSection
 from drimbox.box.settings.common import Section
 from drimbox.box.settings.console import ConsoleSection
 from drimbox.box.settings.consumer import ConsumerSection
+from drimbox.box.settings.importing import check_targets
+from drimbox.box.settings.journal import JournalSection, NotificationsSection
 from drimbox.box.settings.national import DmpSection, PscSection, WhitelistSection
 from drimbox.box.settings.pacs import PacsSection
 from drimbox.box.settings.source import ManifestSection, SourceSection
@@ -29,6 +32,9 @@ class Settings(Section):
     manifest: ManifestSection = ManifestSection()
     consumer: ConsumerSection | None = None
     console: ConsoleSection | None = None
+    journal: JournalSection = JournalSection()
+    notifications: NotificationsSection | None = None
+    market_certificate: MarketCertificateSection | None = None
     dmp: DmpSection
     psc: PscSection
     whitelist: WhitelistSection
@@ -52,6 +58,8 @@ class Settings(Section):
         for what, ids in (("structures", [s.id for s in self.structures]), ("pacs", [p.id for p in self.pacs])):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"deux [[{what}]] ont le même id")
+        if self.consumer is not None:
+            check_targets(self.consumer.imports.targets, {p.id: p.dicomweb is not None for p in self.pacs})
         if self.source is None and self.consumer is None:
             raise ValueError("ni [source] ni [consumer] : la DRIMbox ne ferait rien")
         if self.source is not None and not self.pacs:

@@ -29,6 +29,10 @@ class DatabaseSection(Section):
     dsn_file: Path | None = Field(
         None, description="file that holds the DSN of the site's own PostgreSQL; none: an embedded one in state_dir"
     )
+    tools_dir: Path | None = Field(
+        None,
+        description="folder of pg_dump and pg_restore of the version of that server; none: those of the embedded one",
+    )
     pool_size: int = Field(10, ge=2, le=200, description="connections kept by this process")
 
 

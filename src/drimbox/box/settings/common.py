@@ -37,6 +37,13 @@ def _structure(value: str) -> str:
     return value
 
 
+def _issuer(value: str) -> str:
+    parts = [part.strip() for part in value.split("&")]
+    if len(parts) != 3 or not parts[0] or not is_uid(parts[1]) or parts[2] != "ISO":
+        raise ValueError("un émetteur entier est attendu (CX-4 : nom&OID&ISO)")
+    return "&".join(parts)
+
+
 def _order_control(value: str) -> str:
     if re.fullmatch(r"[A-Z]{2}", value) is None:
         raise ValueError("ce n'est pas un code ORC-1 (deux lettres majuscules, table HL7 0119)")
@@ -46,6 +53,7 @@ def _order_control(value: str) -> str:
 Oid = Annotated[str, AfterValidator(_oid)]
 StructureId = Annotated[str, AfterValidator(_structure)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+IssuerCx4 = Annotated[str, AfterValidator(_issuer)]
 OrderControl = Annotated[str, AfterValidator(_order_control)]
 AeTitle = Annotated[str, AfterValidator(_ae)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from drimbox.box.settings.common import Seconds, TlsServer
+from drimbox.box.settings.common import IssuerCx4, Seconds, TlsServer
+from drimbox.box.settings.importing import ConsumerCacheSection, ImportSection, MediaSection, WorkstationsSection
+from drimbox.box.settings.listing import AccessSection, IdentitySection, ListSection
 
 
 class ConsumerSection(TlsServer):
@@ -29,6 +31,17 @@ class ConsumerSection(TlsServer):
         },
         description="meaning of the values of the consent parameter; a value not listed means no consent (decision 18)",
     )
+    ipp_issuers: dict[str, IssuerCx4] = Field(
+        {},
+        description="whole issuer of the IPP (CX-4: `name&OID&ISO`) for each text that callers send as "
+        "PatientIDIssuer: the text whole, or the OID or the name in it; an issuer not listed stays as sent",
+    )
+    practice_days: int = Field(
+        400,
+        ge=0,
+        description="days without a visit after which the practice that a professional chose is forgotten; "
+        "0: it is asked at each login",
+    )
     session_hours: float = Field(4, gt=0, le=4, description="longest session (PSC: 4 hours)")
     idle_minutes: float = Field(30, gt=0, le=30, description="inactivity that ends a session (PSC: 30 minutes)")
     call_minutes: float = Field(10, gt=0, description="minutes within which a contextual call must be opened")
@@ -46,4 +59,17 @@ class ConsumerSection(TlsServer):
         "one text with blanks between are liked alike: a source then sends what it has, not what it would have to make",
     )
     fetch_timeout: Seconds = Field(60, description="seconds without a byte from a source before it is held for silent")
+    exams: ListSection = ListSection()
+    access: AccessSection = AccessSection()
+    identity: IdentitySection = IdentitySection()
+    imports: ImportSection = ImportSection()
+    cache: ConsumerCacheSection = ConsumerCacheSection()
+    media: MediaSection = MediaSection()
+    workstations: WorkstationsSection | None = None
     max_series_bytes: int = Field(8 * 2**30, ge=2**20, description="a longer answer of a source is cut off and refused")
+    min_free_bytes: int = Field(
+        2**30, ge=0, description="images stop coming when less than this would stay free on the disk of `state_dir`"
+    )
+    weasis: bool = Field(
+        False, description="offer to open the images in Weasis, where it is installed on the workstations"
+    )

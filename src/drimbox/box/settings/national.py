@@ -26,6 +26,18 @@ class DmpSection(Section):
         "rsa-sha256", description="XAdES signature of the submission set (decision 13)"
     )
     timeout: Seconds = Field(60, description="seconds without an answer before the outcome is held for unknown")
+    consultation: Literal["AIR", "API_PSC"] = Field(
+        "AIR",
+        description="how the DMP is consulted: by the VIHF alone (reinforced indirect authentication), or with a "
+        "bearer beside it (API PSC, transition form); the addresses above are then those of the API",
+    )
+    api_token: HttpsUrl | None = Field(
+        None,
+        description="token endpoint of the API's authorization server, where the PSC token is exchanged (RFC 8693); "
+        "none: the PSC token itself is the bearer",
+    )
+    api_scope: str = Field("", description="scope asked for in that exchange; empty: none is sent")
+    api_subject_issuer: str = Field("psc", description="subject_issuer sent in that exchange; empty: none is sent")
 
 
 class PscSection(Section):
@@ -40,6 +52,23 @@ class PscSection(Section):
     roots: tuple[Path, ...] = Field(
         (), description="PEM files of the CAs of its server certificate (a public one); none: those of [trust]"
     )
+    login: Literal["code", "ciba", "both"] = Field(
+        "code",
+        description="how radiologists log in: by PSC's page (authorization code with PKCE), on their own device "
+        "(CIBA, polled), or as they choose",
+    )
+    proxy: HttpsUrl | None = Field(
+        None,
+        description="proxy e-Santé through which logins on a device go; none: this box is its own proxy. Others may "
+        "keep the tokens: see proxy_token",
+    )
+    proxy_userinfo: str = Field("psc/userinfo", description="where the proxy relays userinfo, under /send/")
+    proxy_token: str = Field(
+        "psc/token",
+        description="where the proxy gives the PSC access token that goes with WADO-RS, under /send/; empty: it gives "
+        "none, and images of other sites need a login by PSC's page",
+    )
+    proxy_timeout: Seconds = Field(180, description="seconds that the proxy may wait for the professional")
     acr: str = Field("eidas1", description="acr_values asked for (PSC.08)")
     scope: str = Field("openid scope_all", description="scope asked for")
     timeout: Seconds = Field(10, description="seconds without an answer before PSC is held for unreachable")

@@ -22,6 +22,11 @@ class PacsTls(Section):
     """TLS towards the DICOM service of a PACS; without this table, plain DICOM for a protected local network."""
 
     roots: tuple[Path, ...] = Field((), description="CAs of its certificate; none: `trust.roots`")
+    revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="revocation lists (CRL) of those CAs, complete, one for each; none: those of "
+        "`trust.revocation_lists` where the CAs are all among `trust.roots`, else revocation is not checked",
+    )
     name: str = Field("", description="name that its certificate must carry; none: the host that is called")
     client: KeyPair | None = Field(None, description="our certificate, where it asks for one")
 
@@ -33,6 +38,11 @@ class PacsWeb(Section):
     user: str = Field("", description="user name (HTTP Basic); none: no name is given")
     password_file: Path | None = Field(None, description="file that holds its password")
     roots: tuple[Path, ...] = Field((), description="CAs of its certificate; none: `trust.roots`")
+    revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="revocation lists (CRL) of those CAs, complete, one for each; none: those of "
+        "`trust.revocation_lists` where the CAs are all among `trust.roots`, else revocation is not checked",
+    )
     client: KeyPair | None = Field(None, description="our certificate, where it asks for one")
 
     @field_validator("url")

@@ -12,6 +12,13 @@ from drimbox.foundation.errors import Misconfigured
 from drimbox.reconciliation.hours import parse_ranges
 
 
+def _client_certificates(tls: KeyPair | None, roots: tuple[Path, ...], lists: tuple[Path, ...]) -> None:
+    if roots and tls is None:
+        raise ValueError("client_roots demande tls : sans TLS, aucun certificat n'est présenté")
+    if lists and not roots:
+        raise ValueError("client_revocation_lists demande client_roots : sans elles, aucun certificat n'est demandé")
+
+
 class Hl7Section(Section):
     """The HL7 v2 listener (MLLP) for the RISes."""
 
@@ -22,6 +29,11 @@ class Hl7Section(Section):
     )
     client_roots: tuple[Path, ...] = Field(
         (), description="CAs of the RISes' client certificates; with tls, requires one"
+    )
+    client_revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="revocation lists (CRL) of those CAs, complete, one for each; none: those of "
+        "`trust.revocation_lists` where the CAs are all among `trust.roots`, else revocation is not checked",
     )
     max_message_bytes: int = Field(
         64 * 2**20, ge=2**16, description="a longer message is refused and its connection closed"
@@ -37,6 +49,11 @@ class Hl7Section(Section):
         description="ORC-1 of an order message that declare its studies deleted: they leave the DMP without the PACS "
         "being asked; with any other ORC-1 the study changed, and the PACS decides",
     )
+
+    @model_validator(mode="after")
+    def _certificates_hold_together(self) -> Hl7Section:
+        _client_certificates(self.tls, self.client_roots, self.client_revocation_lists)
+        return self
 
 
 class DicomListener(Section):
@@ -55,11 +72,15 @@ class DicomListener(Section):
         description="CAs of the PACSs' client certificates; with tls, requires one, of a name that its PACS has "
         "(`certificate_names`)",
     )
+    client_revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="revocation lists (CRL) of those CAs, complete, one for each; none: those of "
+        "`trust.revocation_lists` where the CAs are all among `trust.roots`, else revocation is not checked",
+    )
 
     @model_validator(mode="after")
     def _certificates_hold_together(self) -> DicomListener:
-        if self.client_roots and self.tls is None:
-            raise ValueError("client_roots demande tls : sans TLS, aucun certificat n'est présenté")
+        _client_certificates(self.tls, self.client_roots, self.client_revocation_lists)
         return self
 
 
@@ -74,7 +95,14 @@ class IocmSection(Section):
         None, description="server certificate; none: plain DICOM, for a protected local network only"
     )
     client_roots: tuple[Path, ...] = Field(
-        (), description="CAs of the PACSs' client certificates; with tls, requires one"
+        (),
+        description="CAs of the PACSs' client certificates; with tls, requires one, of a name that its PACS has "
+        "(`certificate_names`)",
+    )
+    client_revocation_lists: tuple[Path, ...] = Field(
+        (),
+        description="revocation lists (CRL) of those CAs, complete, one for each; none: those of "
+        "`trust.revocation_lists` where the CAs are all among `trust.roots`, else revocation is not checked",
     )
     max_note_bytes: int = Field(16 * 2**20, ge=2**16, le=16 * 2**20, description="a longer note is refused")
     max_associations: int = Field(8, ge=1, le=64, description="associations served at once")
@@ -82,8 +110,7 @@ class IocmSection(Section):
 
     @model_validator(mode="after")
     def _certificates_hold_together(self) -> IocmSection:
-        if self.client_roots and self.tls is None:
-            raise ValueError("client_roots demande tls : sans TLS, aucun certificat n'est présenté")
+        _client_certificates(self.tls, self.client_roots, self.client_revocation_lists)
         return self
 
 
@@ -168,7 +195,9 @@ class CacheSection(Section):
     )
     confirm_seconds: float = Field(60, ge=0, le=3600, description="seconds that the PACS's list of a study is believed")
     whole: bool = Field(
-        True, description="a retrieve goes on when its last caller has left, so that the series is there for the next"
+        False,
+        description="a retrieve goes on when its last caller has left, so that the series is there for the next; "
+        "`false`: it is cancelled at the PACS",
     )
     read_ahead_mb: int = Field(
         512, ge=16, description="MiB that a retrieve may be ahead of the fastest of its callers, on the disk"
@@ -245,6 +274,12 @@ class SourceSection(Section):
     cache: CacheSection = CacheSection()
     retries: RetriesSection = RetriesSection()
     reconciliation: ReconciliationSection = ReconciliationSection()
+    transit_dir: Path | None = Field(
+        None,
+        description="folder of images on their way, in clear: from a PACS until the cache has taken them, or until "
+        "they are sent, and while they are transcoded; emptied at each start. Where nothing may ever lie in clear on a "
+        "disk: a folder of a memory file system (tmpfs) of some gigabytes; none: in `box.state_dir`",
+    )
     match_patient_name: bool = Field(
         True, description="the PACS's patient name must be the birth or the used name (decision 4)"
     )

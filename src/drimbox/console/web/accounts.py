@@ -13,6 +13,7 @@ from drimbox.foundation.errors import Refused
 ROLE_LABELS = {
     Role.OPERATOR: "Opérateur : la file, les examens archivés",
     Role.ADMINISTRATOR: "Administrateur : les comptes, les réglages",
+    Role.AUDITOR: "Auditeur : le journal des traces",
     Role.MESSAGES: "Lecture des messages bruts (données de santé), en plus du rôle d'opérateur",
 }
 

@@ -13,11 +13,13 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from drimbox.certificates.acts import CertificateActs
 from drimbox.console.account import Account, Role
 from drimbox.console.accounts import Accounts, AuditJournal
 from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
 from drimbox.console.health import HealthWatch
+from drimbox.console.journal import JournalRoom
 from drimbox.console.login import PasswordDesk
 from drimbox.console.messages import Messages
 from drimbox.console.psc import PscDesk
@@ -72,6 +74,8 @@ class Desk:
     health: HealthWatch
     form_key: bytes = field(repr=False)
     walks: WalkRoom | None = None
+    certificates: CertificateActs | None = None
+    journal_room: JournalRoom | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,8 @@ Page = Callable[[Request, Visitor], Awaitable[Response]]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def for_people(page: Page, role: Role | None = None, *, before_password: bool = False) -> Handler:
-    """A page for whoever is logged in and has ``role``; a form sent to it must be one of ours.
+def for_people(page: Page, *roles: Role, before_password: bool = False) -> Handler:
+    """A page for whoever is logged in and has one of ``roles``, where there are some; a form sent to it must be ours.
 
     ``before_password``: open to people who must first choose another password. Who is not logged in is sent to the
     login page.
@@ -125,7 +129,7 @@ def for_people(page: Page, role: Role | None = None, *, before_password: bool = 
             return see_other(LOGIN_PATH)
         if visitor.session.by_password and desk.passwords.must_change(visitor.account) and not before_password:
             return see_other(PASSWORD_PATH)
-        if role is not None and not visitor.may(role):
+        if roles and not any(map(visitor.may, roles)):
             raise Forbidden
         return await page(request, visitor)
 

@@ -47,6 +47,7 @@ _STATUSES = {
     "incident-unknown": 404,
     "account-unknown": 404,
     "walk-unknown": 404,
+    "market-unknown": 404,
     "body-size": 413,
 }
 

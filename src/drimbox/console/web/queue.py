@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from drimbox.console.account import Role
-from drimbox.console.acts import MAX_REASON, ActRefused, NoIncident, can_retry
+from drimbox.console.acts import MAX_REASON, ActRefused, NoIncident, can_retry, of_order
 from drimbox.console.advice import Press, advice_for
 from drimbox.console.messages import SHOWN_BYTES, StoredMessage, patient_of, readable
 from drimbox.console.web.desk import Desk, NotHere, Visitor, desk_of, number, page, see_other
@@ -58,7 +58,7 @@ async def listed(request: Request, visitor: Visitor) -> Response:
         request,
         "queue.html",
         visitor=visitor,
-        incidents=[(incident, advice_for(incident), can_retry(incident)) for incident in shown],
+        incidents=[(incident, advice_for(incident), _retryable(incident)) for incident in shown],
         filters=filters,
         states=_STATES,
         severities={key: label for key, (label, _) in _SEVERITIES.items()},
@@ -164,7 +164,8 @@ async def _incident_page(
         status=status,
         incident=incident,
         advice=advice_for(incident),
-        can_retry=can_retry(incident),
+        can_retry=_retryable(incident),
+        of_order=of_order(incident),
         press=_press(incident),
         jobs=await desk.backlog.of_study(incident.study_uid) if incident.study_uid else (),
         message_id=await desk.messages.id_of(incident.message_id, incident.report_id),
@@ -175,10 +176,15 @@ async def _incident_page(
     )
 
 
+def _retryable(incident: Incident) -> bool:
+    """Is there a button to try again?"""
+    return can_retry(incident) or of_order(incident)
+
+
 def _press(incident: Incident) -> Press:
     """The button that fits best among those that are there."""
     press = advice_for(incident).press
-    if press == "retry" and not can_retry(incident):
+    if press == "retry" and not _retryable(incident):
         return "resync" if incident.study_uid else "discard"
     return press
 

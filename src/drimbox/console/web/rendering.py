@@ -16,6 +16,7 @@ _ROLE_NAMES = {
     Role.OPERATOR: "opérateur",
     Role.ADMINISTRATOR: "administrateur",
     Role.MESSAGES: "lecture des messages",
+    Role.AUDITOR: "auditeur",
 }
 
 

@@ -31,6 +31,7 @@ from drimbox.record.audit import Event, Kind, Object, Thing
 
 QUEUE_PATH = "/file"
 ACCOUNTS_PATH = "/comptes"
+JOURNAL_PATH = "/journal"
 
 
 async def home(request: Request, visitor: Visitor) -> Response:
@@ -39,6 +40,8 @@ async def home(request: Request, visitor: Visitor) -> Response:
         return see_other(QUEUE_PATH)
     if visitor.may(Role.ADMINISTRATOR):
         return see_other(ACCOUNTS_PATH)
+    if visitor.may(Role.AUDITOR) and desk_of(request).journal_room is not None:
+        return see_other(JOURNAL_PATH)
     return page(request, "nothing.html", visitor=visitor)
 
 

@@ -7,73 +7,85 @@
   localStorage.setItem("i18nextLng", "fr");
 
   const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
-
-  // One question at a time for all series, however many wait: a browser opens few connections to one host.
-  let asking = null;
-  const state = () => {
-    asking ??= fetch(`${base}/etat`)
-      .then((answer) => (answer.ok ? answer.json() : null))
-      .catch(() => ({ series: [] }))
-      .finally(() => setTimeout(() => (asking = null), 400));
-    return asking;
-  };
-
-  // True once the series is whole; false when it will not come, or the session is over.
-  const arrived = async (uid) => {
-    for (;;) {
-      const now = await state();
-      if (now === null) return false;
-      const series = now.series.find((each) => each.uid === uid);
-      if (series && series.state === "done") return true;
-      if (series && series.state === "failed") return false;
-      await pause(400);
-    }
-  };
+  const arrival = window.drimboxArrival(base);
+  const tools = window.drimboxTools();
 
   // The series start in the order of the exam, significant images first; OHIF would take the lowest series number.
-  // What is shown first is the first series that comes at all: its headers are waited for where they are asked. OHIF
-  // waits for every start before it shows anything, so the others say at once that they have started; each asks for its
-  // headers once it is whole, lest they take all the connections of the browser, and is added to the list as it comes.
-  const patient = async (unordered) => {
-    const order = ((await state())?.series ?? []).map((series) => series.uid);
+  // What is shown first is the first series that comes at all; OHIF waits for every start before it shows anything, so
+  // the others say at once that they have started, and are added to the list as they come.
+  const patient = (order, begin) => (unordered) => {
     const rank = (load) => order.indexOf(load.metadata.SeriesInstanceUID);
     const loads = [...unordered].sort((one, other) => rank(one) - rank(other));
     const first = (async () => {
       for (const load of loads) {
-        const instances = await load.start().catch(() => []);
-        if (instances.length) return instances;
+        const instances = await begin(load).catch(() => []);
+        if (instances.length) return [load, instances];
       }
-      return [];
+      return [null, []];
     })();
-    const later = async (load) => {
-      await first;
+    const later = (async () => {
+      const [shown] = await first;
       await pause(0);
-      if (await arrived(load.metadata.SeriesInstanceUID)) await load.start();
-    };
+      const others = loads.filter((load) => load !== shown);
+      // Two at a time, as they are fetched, and none that is not on its way: the browser has connections for the frames
+      // too.
+      const next = async () => {
+        while (others.length) {
+          const told = await arrival.state();
+          if (told === null) return;
+          const waiting = new Set(told.series.filter((each) => each.state === "waiting").map((each) => each.uid));
+          const place = others.findIndex((load) => !waiting.has(load.metadata.SeriesInstanceUID));
+          if (place < 0) await pause(400);
+          else await begin(others.splice(place, 1)[0], true).catch(() => []);
+        }
+      };
+      await Promise.all([next(), next()]);
+    })();
+    later.catch(() => {});
     return loads.map((load, index) => ({
       metadata: load.metadata,
-      start: () => {
-        if (index === 0) return first;
-        later(load).catch(() => {});
-        return Promise.resolve([]);
-      },
+      start: () => (index === 0 ? first.then(([, instances]) => instances) : Promise.resolve([])),
     }));
   };
 
+  // The page around us takes its picture of the first image away once ours is there.
+  const tell = () => {
+    const events = window.cornerstone?.Enums?.Events;
+    if (!events) return setTimeout(tell, 100);
+    const told = (event) => {
+      document.removeEventListener(events.IMAGE_RENDERED, told, true);
+      requestAnimationFrame(() => parent.postMessage({ drimbox: "image" }, location.origin));
+    };
+    // These events do not bubble: they are caught on their way down.
+    document.addEventListener(events.IMAGE_RENDERED, told, true);
+  };
+  tell();
+
+  let begin = null;
   const images = {
     id: "drimbox",
+    getHangingProtocolModule: tools.protocols,
     getDataSourcesModule: ({ extensionManager }) => [
       {
         name: "images",
         type: "webApi",
         createDataSource: (configuration, servicesManager, manager) => {
-          const name = "@ohif/extension-default.dataSourcesModule.dicomweb";
-          const source = (manager ?? extensionManager)
-            .getModuleEntry(name)
-            .createDataSource(configuration, servicesManager, manager);
+          const known = manager ?? extensionManager;
+          const entry = known.getModuleEntry("@ohif/extension-default.dataSourcesModule.dicomweb");
+          const makeSource = (name) => entry.createDataSource({ ...configuration, name }, servicesManager, known);
+          const source = entry.createDataSource(configuration, servicesManager, known);
           const metadata = source.retrieve.series.metadata;
           source.retrieve.series.metadata = async (options = {}) => {
-            const loads = await patient(await metadata({ ...options, returnPromises: true }));
+            // Fusion takes both volumes, each of them whole.
+            if (location.pathname.endsWith("/tmtv")) return metadata(options);
+            begin ??= arrival.beginning({ makeSource, servicesManager, manager: known });
+            const asked = await Promise.all([fetch(`${base}/etat`), metadata({ ...options, returnPromises: true })]);
+            const told = asked[0].ok ? await asked[0].json() : { series: [] };
+            const order = told.series.map((series) => series.uid);
+            // The series that the user asked for comes before all others.
+            const wanted = new URLSearchParams(location.search).get("serie");
+            if (order.includes(wanted)) order.unshift(wanted);
+            const loads = patient(order, begin)(asked[1]);
             if (options.returnPromises) return loads;
             await Promise.all(loads.map((load) => load.start()));
             return loads.map((load) => load.metadata);
@@ -84,39 +96,11 @@
     ],
   };
 
-  // The patient and the series on each image (DB.VI-CS.25), and what the images are not for (DB.VI-CS.26).
-  const overlay = (id, title, text) => ({
-    id,
-    inheritsFrom: "ohif.overlayItem",
-    label: "",
-    title,
-    condition: ({ referenceInstance }) => Boolean(referenceInstance),
-    contentF: ({ referenceInstance, formatters }) => text(referenceInstance, formatters) || "",
-  });
-  const date = (value) => (/^\d{8}$/.test(value) ? `${value.slice(6)}/${value.slice(4, 6)}/${value.slice(0, 4)}` : "");
-  const overlays = {
-    "viewportOverlay.topLeft": {
-      $set: [
-        overlay("drimbox.name", "Patient", (image, { formatPN }) => formatPN(image.PatientName)),
-        overlay("drimbox.birth", "Date de naissance et sexe", (image) =>
-          [date(image.PatientBirthDate), image.PatientSex].filter(Boolean).join(" "),
-        ),
-        overlay("drimbox.study", "Date de l'examen", (image) => date(image.StudyDate)),
-        overlay("drimbox.series", "Série", (image) =>
-          [image.Modality, image.SeriesNumber, image.SeriesDescription].filter((part) => part ?? false).join(" "),
-        ),
-      ],
-    },
-    "viewportOverlay.topRight": {
-      $set: [overlay("drimbox.diagnosis", "Avertissement", () => "Ne pas utiliser pour le diagnostic")],
-    },
-  };
-
   window.config = {
     routerBasename: base,
     extensions: [images],
     modes: [],
-    customizationService: [{ "ohif.tours": { $set: [] }, ...overlays }],
+    customizationService: [tools.customizations],
     showStudyList: false,
     showPatientInfo: "disabled",
     investigationalUseDialog: { option: "never" },
@@ -149,7 +133,7 @@
     ],
     httpErrorHandler: () => {},
     whiteLabeling: {
-      createLogoComponentFn: (React) => React.createElement("span", { className: "text-foreground" }, "DRIMbox"),
+      createLogoComponentFn: (React) => React.createElement("span", { className: "drimbox-mark" }, "DRIMbox"),
     },
   };
 })();

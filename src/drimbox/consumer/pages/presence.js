@@ -1,7 +1,8 @@
-// Tells whether somebody is at work, so that only true inactivity ends the session; when it has ended, nothing stays on
-// the screen.
+// Tells whether somebody is at work, so that only true inactivity ends the session. When the session has ended, or has
+// become somebody else's in another tab, nothing stays on the screen.
 "use strict";
 (() => {
+  const mine = document.body.dataset.page;
   let worked = false;
   const note = () => (worked = true);
   const listen = (target) => {
@@ -10,17 +11,30 @@
     }
   };
   listen(window);
-  for (const frame of document.querySelectorAll("iframe.viewer")) {
+  for (const frame of document.querySelectorAll("iframe.viewer, iframe.report")) {
     frame.addEventListener("load", () => frame.contentWindow && listen(frame.contentWindow));
   }
-  setInterval(async () => {
-    const path = worked ? "/presence?actif=1" : "/presence";
+  const leave = () => {
+    // What is on the screen goes at once, whatever the new page takes to come.
+    document.body.replaceChildren();
+    location.replace(location.href);
+  };
+  const ask = async () => {
+    const query = new URLSearchParams({ page: mine });
+    if (worked) query.set("actif", "1");
     worked = false;
     try {
-      const answer = await fetch(path, { method: "POST" });
-      if (answer.status === 404 || answer.status === 401) location.reload();
+      const answer = await fetch(`/presence?${query}`, { method: "POST" });
+      if ([205, 401, 404].includes(answer.status)) leave();
     } catch {
       // The DRIMbox does not answer: nothing is known of the session, the next minute will tell.
     }
-  }, 60_000);
+  };
+  // A tab that loads tells the others whose session it found: those that show somebody else's look again.
+  const tabs = new BroadcastChannel("drimbox");
+  tabs.postMessage(mine);
+  if (!mine) return;
+  tabs.addEventListener("message", (told) => told.data !== mine && ask());
+  setInterval(ask, 60_000);
+  addEventListener("pageshow", (event) => event.persisted && ask());
 })();

@@ -6,9 +6,33 @@
   const figure = box.querySelector(".figure");
   const failures = document.getElementById("pannes");
   const frame = document.querySelector("iframe.viewer");
+  const preview = document.getElementById("apercu");
   const words = { one: "image", many: "images" };
+  let withdrawn = 0;
 
   const left = (seconds) => (seconds < 60 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`);
+  const plural = (count) => (count > 1 ? words.many : words.one);
+
+  // The first image that came is seen at once; the viewer takes its place as soon as it shows one itself.
+  const gone = () => preview?.remove();
+  preview?.querySelector("img").addEventListener("error", gone);
+  addEventListener("message", (event) => {
+    if (event.origin === location.origin && event.source === frame.contentWindow && event.data?.drimbox === "image")
+      gone();
+  });
+
+  // Weasis is started by an address; the page stays where it is.
+  document.querySelector("form.weasis")?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    const answer = await fetch(form.action, {
+      method: "POST",
+      body: new URLSearchParams(new FormData(form)),
+      headers: { Accept: "application/json" },
+    }).catch(() => null);
+    if (answer?.ok) location.href = (await answer.json()).address;
+    else figure.textContent = "Weasis n’a pas pu être ouvert : réessayez.";
+  });
 
   const show = (state) => {
     const total = { received: 0, expected: 0, seconds: 0 };
@@ -23,19 +47,36 @@
     const done = total.expected > 0 && total.received === total.expected;
     const speed = total.seconds > 1 ? total.received / total.seconds : 0;
     const rest = !done && speed > 0 ? `, encore ${left((total.expected - total.received) / speed)}` : "";
-    const unit = total.expected > 1 ? words.many : words.one;
-    figure.textContent = total.expected ? `${percent} % – ${total.received} / ${total.expected} ${unit}${rest}` : "";
+    const count = `${total.received} / ${total.expected} ${plural(total.expected)}`;
+    figure.textContent = total.expected ? `${percent} % – ${count}${rest}` : "";
     box.hidden = total.expected === 0;
     bar.hidden = done;
     const failed = state.series.filter((series) => series.state === "failed");
     failures.hidden = failed.length === 0;
     failures.querySelector("form").hidden = !failed.some((series) => series.again);
     // A viewer that will never have anything to show must not look as if it were loading.
-    frame.hidden = failed.length === state.series.length;
+    const nothing = failed.length === state.series.length && failed.every((series) => series.received === 0);
+    frame.hidden = nothing;
+    if (nothing) gone();
+    // Images that may not be shown any more leave the screen, wherever they are: the viewer begins again without them.
+    const taken = state.series.reduce((sum, series) => sum + series.withdrawn, 0);
+    if (taken > withdrawn) {
+      gone();
+      if (!nothing) frame.contentWindow.location.reload();
+      else frame.removeAttribute("src");
+    }
+    withdrawn = taken;
     failures.querySelector("ul").replaceChildren(
       ...failed.map((series) => {
         const line = document.createElement("li");
-        line.textContent = `Série ${series.number ?? "sans numéro"} : ${series.reason}.`;
+        const part = series.received ? ` (${series.received} ${plural(series.received)} sur ${series.expected})` : "";
+        line.textContent = `Série ${series.number ?? "sans numéro"}${part} : ${series.reason}.`;
+        if (series.decide) {
+          const link = document.createElement("a");
+          link.href = series.decide;
+          link.textContent = "Voir les différences et décider";
+          line.append(" ", link);
+        }
         return line;
       }),
     );

@@ -15,20 +15,44 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from drimbox.consumer import vocabulary
 from drimbox.consumer.call import Range
-from drimbox.consumer.consultation import Consultant, consultant, require_consent
+from drimbox.consumer.consultant import Consultant, consultant, require_consent
 from drimbox.consumer.login import LoginDesk
 from drimbox.consumer.opening import Opener
+from drimbox.consumer.pictures import Pictures
 from drimbox.consumer.ports import AuditJournal, Dmp, Structures
+from drimbox.consumer.prefetch import Prefetcher
 from drimbox.consumer.professional import LoginEnded, practice_named
 from drimbox.consumer.sessions import Gone, Limits, OpenCall, Session, Sessions
+from drimbox.consumer.users import OPTIONAL_TRAITS, UserMemory
 from drimbox.consumer.viewer_files import ViewerFiles
+from drimbox.consumer.weasis import WeasisDoor
 from drimbox.foundation.clock import PARIS, Clock
 from drimbox.foundation.errors import Refused
+from drimbox.importing.desk import ImportDesk
+from drimbox.importing.media import MediaDesk
 from drimbox.national.psc.userinfo import Practice
 from drimbox.reports.report import Coded
 
 MAX_FORM_BYTES = 16 * 1024
 STYLE_PATH = "/statique/style.css"
+
+
+@dataclass(frozen=True, slots=True)
+class ListSettings:
+    """What the list does of itself.
+
+    ``news_days``: how far back is new for who sees a patient for the first time; ``emergency_minutes``: how long an
+    emergency access lasts, 0: none is offered; ``withdraw_on_refusal``: is taking the authorisation back offered when
+    the call says that the patient refuses (decision 18); ``kos_ahead``: KOS read before anyone opens them;
+    ``probe_sources``: are their sources asked whether they answer; ``rows`` shown at once.
+    """
+
+    news_days: int = 90
+    emergency_minutes: float = 60
+    withdraw_on_refusal: bool = False
+    kos_ahead: int = 20
+    probe_sources: bool = True
+    rows: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +65,7 @@ class Desk:
     cookie: str
     environment: Range
     consent_values: Mapping[str, str]
+    issuers: Mapping[str, str]
     authn_context: str
     report_types: Sequence[Coded]
     limits: Limits
@@ -48,10 +73,17 @@ class Desk:
     login: LoginDesk
     opener: Opener
     dmp: Dmp
+    users: UserMemory
+    listing: ListSettings
     structures: Structures
     journal: AuditJournal
     clock: Clock
     viewer: ViewerFiles
+    pictures: Pictures
+    weasis: WeasisDoor[Any] | None
+    imports: ImportDesk | None = None
+    media: MediaDesk | None = None
+    prefetch: Prefetcher | None = None
 
 
 def desk_of(request: Request) -> Desk:
@@ -103,9 +135,14 @@ def ready(request: Request, session: Session, call: OpenCall) -> Consultant:
     practice = practice_of(session, call)
     if practice is None or not professional.notice_accepted:
         raise Gone("Cette page s'ouvre depuis la liste des examens")
-    return consultant(
+    who = consultant(
         professional, practice, desk.structures, authn_context=desk.authn_context, address=address_of(request)
     )
+    if call.emergency is None:
+        return who
+    if desk.clock.monotonic() >= call.emergency.until:
+        raise Gone("L'accès en urgence est terminé : revenez à la liste des examens")
+    return who.in_emergency(call.emergency.reason)
 
 
 async def form_of(request: Request, session: Session) -> dict[str, list[str]]:
@@ -175,10 +212,13 @@ def page(
         session=session,
         professional=professional,
         call=call,
+        mark=session.mark if session else "",
         # The patient is shown to the person who is logged in, never to a browser that anybody may have opened.
         patient=call.call if call and professional else None,
         details=call.details if call and professional else None,
         practice=practice_of(session, call) if session and call else None,
+        shown_traits=(professional.shown_traits or frozenset()) if professional else frozenset(),
+        optional_traits=OPTIONAL_TRAITS,
         style=STYLE_PATH,
         words=vocabulary,
         **context,
@@ -198,7 +238,13 @@ def _templates() -> Environment:
     environment.filters["moment"] = lambda at: at.astimezone(PARIS).strftime("%d/%m/%Y à %H:%M") if at else ""
     environment.filters["clock"] = lambda at: at.astimezone(PARIS).strftime("%H:%M")
     environment.filters["grouped"] = grouped_matricule
+    environment.filters["sentence"] = sentence
     return environment
+
+
+def sentence(reason: str) -> str:
+    """A reason as it ends a line: with one full stop."""
+    return f"{reason.rstrip(' .')}." if reason else ""
 
 
 def grouped_matricule(matricule: str) -> str:

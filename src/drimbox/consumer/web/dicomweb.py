@@ -1,19 +1,21 @@
-"""DICOMweb for OHIF, on the exam of one viewer and nothing else (PS3.18 10.4, 10.6)."""
+"""DICOMweb for OHIF, on the exams of one viewer and nothing else (PS3.18 10.4, 10.6)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from drimbox.consumer.arrived import Image
 from drimbox.consumer.frames import Frame, read_frame, read_video
 from drimbox.consumer.header import bulk_value, read_header
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.sessions import Gone
-from drimbox.consumer.viewing import Image, SeriesImages
+from drimbox.consumer.viewing import SeriesImages
+from drimbox.consumer.views import View
 from drimbox.consumer.web.desk import session_of
 from drimbox.consumer.web.viewer import opened_of
 from drimbox.images.multipart import Writer, choose_boundary
@@ -22,15 +24,19 @@ _T = TypeVar("_T")
 
 _DICOM_JSON = "application/dicom+json"
 _MAX_FRAMES = 100
+# Headers are told a second's worth at a time: few enough requests, and the series is seen to grow.
+_GATHERED_SECONDS = 0.7
+# OHIF shows nothing before it has read what it is given: a little at first, whatever the length of the series.
+_FIRST, _MORE = 24, 500
 _PIXEL_DATA = "7FE00010"
 _DOCUMENT_TYPES = frozenset({"application/pdf", "video/mp4", "video/mpeg", "image/jpeg"})
 
 
 async def studies(request: Request) -> Response:
-    """QIDO: the one study of the viewer, if it is the one asked for."""
-    opened = _opened(request)
-    wanted = request.query_params.get("StudyInstanceUID", opened.study_uid)
-    return _json([_study(opened)] if opened.study_uid in wanted.replace("\\", ",").split(",") else [])
+    """QIDO: the studies of the viewer that are asked for, all when none is named."""
+    view = _view(request)
+    wanted = request.query_params.get("StudyInstanceUID", ",".join(view.study_uids)).replace("\\", ",").split(",")
+    return _json([_study(exam) for exam in view.exams if exam.study_uid in wanted])
 
 
 async def series(request: Request) -> Response:
@@ -58,11 +64,24 @@ async def instances(request: Request) -> Response:
 
 
 async def series_metadata(request: Request) -> Response:
-    """The headers of a series, once it is whole: OHIF takes them once, and must not take a part for all."""
+    """The headers of a series, once it is whole: who asks by the standard must not take a part for all."""
     images = _series_of(request, _of_study(request))
     await images.whole()
-    body = await _from_disk(images.metadata.read_bytes)
+    body, _ = await _still_there(images.described(0))
     return Response(body, media_type=_DICOM_JSON)
+
+
+async def arrivals(request: Request) -> Response:
+    """The headers of the images that came after the first ``depuis``, as soon as there are any (DB.VI-CS.17).
+
+    Empty once nothing more will come. Not of the standard: this is how our page lets OHIF show a series that is still
+    on its way.
+    """
+    images = _series_of(request, _of_study(request, active=False))
+    asked = request.query_params.get("depuis", "0")
+    start = int(asked) if asked.isdecimal() and len(asked) < 7 else 0
+    body, count = await _still_there(images.described(start, _GATHERED_SECONDS, _MORE if start else _FIRST))
+    return Response(body, media_type=_DICOM_JSON, headers={"X-Total": str(start + count)})
 
 
 async def instance_metadata(request: Request) -> Response:
@@ -123,6 +142,13 @@ async def _video(image: Image) -> Response:
     return Response(frame.body, media_type=frame.media_type)
 
 
+async def _still_there(read: Awaitable[_T]) -> _T:
+    try:
+        return await read
+    except FileNotFoundError:
+        raise Gone from None
+
+
 async def _from_disk(read: Callable[..., _T], *arguments: Any) -> _T:
     """Read in a thread; a file that went with its session meanwhile is gone."""
     try:
@@ -131,14 +157,14 @@ async def _from_disk(read: Callable[..., _T], *arguments: Any) -> _T:
         raise Gone from None
 
 
-def _opened(request: Request) -> OpenExam:
-    _, opened = opened_of(request, session_of(request))
-    return opened
+def _view(request: Request, *, active: bool = True) -> View:
+    _, view = opened_of(request, session_of(request, active=active))
+    return view
 
 
-def _of_study(request: Request) -> OpenExam:
-    opened = _opened(request)
-    if request.path_params["study"] != opened.study_uid:
+def _of_study(request: Request, *, active: bool = True) -> OpenExam:
+    opened = _view(request, active=active).exam_of(request.path_params["study"])
+    if opened is None:
         raise Gone
     return opened
 

@@ -1,4 +1,4 @@
-"""The list of exams of a patient: the search, its criteria, the authorisation."""
+"""The list of exams of a patient: the search, its criteria, and what is found out around its rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from drimbox.consumer.call import Filters
-from drimbox.consumer.consultation import Barred, Consultation, Failed, Finding, Found, consult, grant
-from drimbox.consumer.exams import Document, Exam
+from drimbox.consumer.consultant import Consultant
+from drimbox.consumer.consultation import Consultation, Failed, Finding, Found, Question, consult
+from drimbox.consumer.exams import Document, Exam, Order, counted_by_type, in_order
+from drimbox.consumer.kos import KosContent
+from drimbox.consumer.opening import OpenExam
+from drimbox.consumer.permission import Barred
 from drimbox.consumer.sessions import Gone, OpenCall, Session
-from drimbox.consumer.web.desk import call_of, desk_of, first, form_of, page, ready, see_other, session_of
+from drimbox.consumer.surroundings import Means, Surroundings
+from drimbox.consumer.traits_found import traits_found, used_names
+from drimbox.consumer.web.access import emergency_over
+from drimbox.consumer.web.desk import Desk, call_of, desk_of, first, form_of, page, ready, see_other, session_of
 from drimbox.foundation.errors import Refused, Rejected
 from drimbox.identity.traits import parse_date
 
@@ -21,68 +28,90 @@ from drimbox.identity.traits import parse_date
 _PATIENCE = 0.3
 _LONG_PATIENCE = 25.0
 _CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
+_MOST_ROWS = 5000
 
 
 async def listing(request: Request, session: Session, call: OpenCall) -> Response:
     """The list, or the place where it will appear while the DMP is being asked."""
+    await emergency_over(request, session, call)
     try:
+        who = ready(request, session, call)
+        await remembered(desk_of(request), who, call)
         search(request, session, call)
     except Rejected as error:
         if error.code != "structure-unknown":
             raise
         return page(request, "structure.html", session=session, call=call, reason=error.reason)
+    surroundings_of(request, call).check_login(who)
+    order = request.query_params.get("tri", call.order)
+    call.order = Order(order) if order in set(Order) else Order.DATE
     finding = await _finding(call, _PATIENCE)
+    if session.calls.get(call.id) is not call or call.consultation is None:
+        raise Gone("Cette liste n'est plus celle de ce navigateur : revenez à la liste des examens")
     go = _direct(call, finding)
     if go:
         return see_other(go)
-    return page(request, "exams.html", session=session, call=call, **_shown(finding))
+    return page(request, "exams.html", session=session, call=call, **_shown(request, call, who))
 
 
 async def fragment(request: Request) -> Response:
-    """The list alone, once the DMP has answered; 202 when it takes even longer."""
+    """The list alone, as soon as there is news of it: ``vu`` is what the page has. 204 with nothing new."""
     session = session_of(request, active=False)
     call = call_of(request, session)
-    ready(request, session, call)
-    finding = await _finding(call, _LONG_PATIENCE)
-    if finding is None:
-        return Response(status_code=202)
-    go = _direct(call, finding)
+    who = ready(request, session, call)
+    if call.consultation is None:
+        raise Gone("La liste n'est plus à jour : rechargez la page")
+    seen = request.query_params.get("vu", "")
+    if seen.isdecimal() and len(seen) < 10:
+        if await call.bell.beyond(int(seen), _LONG_PATIENCE) == int(seen):
+            return Response(status_code=204, headers={"X-Drimbox-Version": seen})
+    else:
+        await _finding(call, _LONG_PATIENCE)
+    if session.calls.get(call.id) is not call or call.consultation is None:
+        raise Gone("La liste n'est plus à jour : rechargez la page")
+    go = _direct(call, call.consultation.finding if not call.consultation.searching else None)
     if go:
         return Response(status_code=204, headers={"X-Drimbox-Go": go})
-    return page(request, "list.html", session=session, call=call, **_shown(finding))
+    shown = _shown(request, call, who)
+    answer = page(request, "list.html", session=session, call=call, **shown)
+    answer.headers["X-Drimbox-Version"] = str(shown["version"])
+    answer.headers["X-Drimbox-Busy"] = "1" if shown["busy"] else "0"
+    return answer
+
+
+async def series(request: Request) -> Response:
+    """What one exam holds: its series, each to be opened by itself (DB.CO.57)."""
+    session = session_of(request)
+    call = call_of(request, session)
+    who = ready(request, session, call)
+    search(request, session, call)
+    key = request.path_params["document"]
+    exam, document = await found_document(call, key)
+    if document.warning and key not in call.warned:
+        return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
+    content = await surroundings_of(request, call).content(who, document)
+    traits_found(call, content.manifest)
+    return page(request, "series.html", session=session, call=call, exam=exam, document=document, content=content)
 
 
 async def refine(request: Request) -> Response:
-    """New criteria: a new question to the DMP (DB.CO.55)."""
+    """New criteria: a new question to the DMP (DB.CO.55); the rows stay until it is answered."""
     session = session_of(request)
     call = call_of(request, session)
     fields = await form_of(request, session)
     call.filters = Filters() if first(fields, "action") == "tout" else _filters(fields, call.filters)
-    await _forget_search(call)
+    await ask_again(call)
     return see_other(f"/appel/{call.id}")
 
 
 async def again(request: Request) -> Response:
-    """The same question once more."""
-    session = session_of(request)
-    call = call_of(request, session)
-    await form_of(request, session)
-    await _forget_search(call)
-    return see_other(f"/appel/{call.id}")
-
-
-async def authorise(request: Request) -> Response:
-    """The explicit act: the patient agrees, the authorisation is recorded in the DMP (decision 22)."""
+    """The same question once more, or another try of what did not answer (``partie``)."""
     session = session_of(request)
     call = call_of(request, session)
     fields = await form_of(request, session)
-    who = ready(request, session, call)
-    finding = await _finding(call, _PATIENCE)
-    if not isinstance(finding, Barred) or not finding.may_grant or first(fields, "accord") != "oui":
-        raise Refused("Cochez la case qui atteste l'accord du patient, puis validez", code="form")
-    desk = desk_of(request)
-    await grant(desk.dmp, desk.journal, who, call.call)
-    await _forget_search(call)
+    part = first(fields, "partie")
+    if not part or call.surroundings is None or not call.surroundings.retry(part):
+        await ask_again(call)
     return see_other(f"/appel/{call.id}")
 
 
@@ -92,51 +121,124 @@ def search(request: Request, session: Session, call: OpenCall) -> None:
     if call.consultation is not None:
         return
     desk = desk_of(request)
-    filters = call.filters
-    call.consultation = Consultation(
-        filters,
-        lambda: consult(
-            desk.dmp, desk.journal, who, call.call, filters, report_types=desk.report_types, now=desk.clock.now
-        ),
+    question = Question(
+        who, call.call, call.filters, desk.report_types, call.last_visit, news_days=desk.listing.news_days
     )
+    former, call.former = call.former, None
+    call.consultation = Consultation(
+        call.filters,
+        lambda tell: consult(desk.dmp, desk.journal, desk.users, question, tell, now=desk.clock.now),
+        call.bell,
+        former,
+    )
+
+
+async def ask_again(call: OpenCall) -> None:
+    """Forget the search, not what it found: that is shown until there is something else to show."""
+    consultation, call.consultation = call.consultation, None
+    if consultation is not None:
+        call.former = consultation.shown
+        await consultation.close()
+
+
+async def remembered(desk: Desk, who: Consultant, call: OpenCall) -> None:
+    """What is known of the user from earlier: the traits to show, the last visit to this patient."""
+    if who.professional.shown_traits is None:
+        who.professional.shown_traits = await desk.users.traits(who.person)
+    if not call.last_visit_read:
+        call.last_visit = await desk.users.last_visit(who.person, call.call.ins)
+        call.last_visit_read = True
 
 
 async def found_document(call: OpenCall, key: str) -> tuple[Exam, Document]:
     """The document that an address names, among those found for this patient. Raises ``Gone``."""
-    finding = await _finding(call, _LONG_PATIENCE)
-    for exam in finding.exams if isinstance(finding, Found) else ():
-        for document in exam.documents:
-            if document.key == key:
-                return exam, document
-    raise Gone("Ce document n'est plus dans la liste : revenez à la liste et actualisez-la")
+    found = _among(call.consultation.shown if call.consultation else None, key)
+    if found is None:
+        await _finding(call, _LONG_PATIENCE)
+        found = _among(call.consultation.shown if call.consultation else None, key)
+    if found is None:
+        raise Gone("Ce document n'est plus dans la liste : revenez à la liste et actualisez-la")
+    return found
+
+
+async def open_exam(request: Request, who: Consultant, call: OpenCall, exam: Exam) -> OpenExam:
+    """Open an exam of the list: its KOS read once, its traits compared, decisions kept. Raises as ``Opener.exam``."""
+    content: KosContent | None = None
+    if exam.images is not None:
+        content = await surroundings_of(request, call).content(who, exam.images)
+        traits_found(call, content.manifest)
+    decided = exam.images is not None and exam.images.key in call.decided
+    return await desk_of(request).opener.exam(
+        who, call.call, exam, call.folder, content, decided=decided, used_names=lambda: used_names(call)
+    )
+
+
+def surroundings_of(request: Request, call: OpenCall) -> Surroundings:
+    """What is known around the rows of this call."""
+    if call.surroundings is None:
+        desk = desk_of(request)
+        means = Means(desk.opener.kos, desk.opener.images, desk.listing.kos_ahead, desk.listing.probe_sources)
+        call.surroundings = Surroundings(means, call.call, call.bell)
+    return call.surroundings
 
 
 async def _finding(call: OpenCall, seconds: float) -> Finding | None:
     return await call.consultation.wait(seconds) if call.consultation is not None else None
 
 
-async def _forget_search(call: OpenCall) -> None:
-    consultation, call.consultation = call.consultation, None
-    if consultation is not None:
-        await consultation.close()
+def _among(found: Found | None, key: str) -> tuple[Exam, Document] | None:
+    for exam in found.exams if found is not None else ():
+        for document in exam.documents:
+            if document.key == key:
+                return exam, document
+    return None
 
 
 def _direct(call: OpenCall, finding: Finding | None) -> str:
     """Where to go at once when the call itself named a study that was found (``StudyInstanceUID``); once only."""
-    if call.directed or not call.call.filters.study_uid or not isinstance(finding, Found):
+    if call.directed or not call.call.filters.study_uid or not isinstance(finding, Found) or "kos" in finding.waiting:
         return ""
     images = [exam.images for exam in finding.exams if exam.images is not None]
     call.directed = True
     return f"/appel/{call.id}/images/{images[0].key}" if len(images) == 1 else ""
 
 
-def _shown(finding: Finding | None) -> dict[str, Any]:
+def _shown(request: Request, call: OpenCall, who: Consultant) -> dict[str, Any]:
+    """What the list's template shows. Rows that get on the screen begin to be looked into."""
+    consultation = call.consultation
+    assert consultation is not None
+    finding = consultation.finding
+    found = consultation.shown
+    surroundings = surroundings_of(request, call)
+    rows: tuple[Exam, ...] = ()
+    if found is not None:
+        traits_found(call, found)
+        rows = in_order(found.exams, call.order)[: _rows(request, desk_of(request).listing.rows)]
+        surroundings.look(who, rows)
+    # Read last: what is looked into from now on rings the bell again.
+    version = call.bell.count
     return {
-        "found": finding if isinstance(finding, Found) else None,
+        "found": found,
+        "rows": rows,
+        "stale": found is not None and found is not finding,
         "barred": finding if isinstance(finding, Barred) else None,
         "failed": finding if isinstance(finding, Failed) else None,
-        "waiting": finding is None,
+        "waiting": consultation.searching,
+        "busy": consultation.searching or surroundings.busy,
+        "version": version,
+        "around": surroundings,
+        "troubles": (*(found.troubles if found is not None else ()), *surroundings.troubles),
+        "news": counted_by_type(found.exams, found.fresh) if found is not None and found.fresh is not None else None,
+        "pacs": who.structure.pacs,
+        "order": call.order,
+        "page_rows": desk_of(request).listing.rows,
+        "hurry": desk_of(request).listing.emergency_minutes > 0,
     }
+
+
+def _rows(request: Request, usual: int) -> int:
+    asked = request.query_params.get("lignes", "")
+    return min(max(int(asked), usual), _MOST_ROWS) if asked.isdecimal() and len(asked) < 6 else usual
 
 
 def _filters(fields: dict[str, list[str]], former: Filters) -> Filters:
@@ -157,6 +259,8 @@ def _filters(fields: dict[str, list[str]], former: Filters) -> Filters:
         accession_issuer=former.accession_issuer if accession == former.accession else "",
         first_day=start,
         last_day=end,
+        since_last_visit=first(fields, "nouveaux") == "oui",
+        replaced=first(fields, "remplaces") == "oui",
     )
 
 

@@ -25,6 +25,8 @@ from drimbox.consumer.web.desk import (
     session_of,
     with_cookie,
 )
+from drimbox.consumer.web.signin import login_page
+from drimbox.foundation.clock import PARIS
 from drimbox.foundation.errors import Refused, Unavailable
 from drimbox.record.audit import Actor, Event, Kind, failed
 
@@ -38,7 +40,13 @@ async def receive(request: Request) -> Response:
     desk = desk_of(request)
     event = Event(Kind.CONTEXTUAL_CALL, Actor(system="contextual-call", address=address_of(request)))
     try:
-        call = parse_call(await _call_body(request), environment=desk.environment, consent_values=desk.consent_values)
+        call = parse_call(
+            await _call_body(request),
+            environment=desk.environment,
+            consent_values=desk.consent_values,
+            issuers=desk.issuers,
+            today=desk.clock.now().astimezone(PARIS).date(),
+        )
     except Refused as error:
         await desk.journal.write(None, failed(event, error))
         _log.warning("contextual call refused: %s", error.parameter if isinstance(error, CallRefused) else error.code)
@@ -65,17 +73,21 @@ async def show(request: Request) -> Response:
     session = session_of(request)
     call = call_of(request, session)
     if call.call.consent is not Consent.YES:
-        return page(request, "consent.html", session=session, call=call, unknown=call.call.consent is Consent.UNKNOWN)
+        return _no_consent(request, session, call)
     professional = session.professional
     if professional is None:
-        return page(request, "login.html", session=session, call=call, message="")
+        return login_page(request, session, call)
     try:
         await professional.keep_alive()
     except LoginEnded as ended:
-        return page(request, "login.html", session=session, call=call, message=ended.reason)
+        return login_page(request, session, call, ended.reason)
     except Unavailable:
         # The DMP does not need the token; images do, and they will say it when they cannot be had.
         _log.warning("Pro Santé Connect does not answer: the token was not refreshed")
+    if not professional.notice_accepted:
+        # Asked once per user, not once per login (DMP/AIRS.07).
+        users = desk_of(request).users
+        professional.notice_accepted = await users.notice_accepted(professional.info.national_id)
     if not professional.notice_accepted:
         return page(request, "notice.html", session=session, call=call)
     if practice_of(session, call) is None:
@@ -91,6 +103,11 @@ async def accept_notice(request: Request) -> Response:
     if session.professional is None:
         raise LoginEnded
     if first(fields, "lu") == "oui":
+        desk = desk_of(request)
+        info = session.professional.info
+        await desk.users.accept_notice(info.national_id, desk.clock.now())
+        person = Actor(person=info.national_id, name=session.professional.name, address=address_of(request))
+        await desk.journal.write(None, Event(Kind.NOTICE_ACCEPTED, person))
         session.professional.notice_accepted = True
     return see_other(f"/appel/{call.id}")
 
@@ -115,10 +132,22 @@ async def choose_practice(request: Request) -> Response:
         raise Refused("Situation d'exercice inconnue", code="form")
     chosen = offered[int(choice)]
     professional.practice = chosen
+    await desk_of(request).login.memory.keep(professional.info.national_id, chosen)
     if call.practice != chosen:
-        call.practice = chosen
-        await call.forget()
+        await desk_of(request).sessions.renew(session, call, chosen)
     return see_other(f"/appel/{call.id}")
+
+
+def _no_consent(request: Request, session: Session, call: OpenCall) -> Response:
+    """Nothing is asked; where it is configured, the professional may take their authorisation back (decision 18)."""
+    return page(
+        request,
+        "consent.html",
+        session=session,
+        call=call,
+        unknown=call.call.consent is Consent.UNKNOWN,
+        withdraw=desk_of(request).listing.withdraw_on_refusal and call.call.consent is Consent.NO,
+    )
 
 
 def _practices(request: Request, session: Session, call: OpenCall) -> Response:
@@ -147,8 +176,14 @@ def _refusal(request: Request, error: Refused) -> Response:
 
 
 async def presence(request: Request) -> Response:
-    """Is the session still there? ``actif`` says that the user did something since the last question (DB.CO.65)."""
+    """Is the session still there, and still that of who sees the page?
+
+    ``actif`` says that the user did something since the last question (DB.CO.65); ``page`` is the mark of the page.
+    """
     session = session_of(request, active="actif" in request.query_params)
+    if request.query_params.get("page", session.mark) != session.mark:
+        # Somebody else logged in, in another tab: this one must not go on showing what it shows.
+        return Response(status_code=205)
     if session.professional is not None and "actif" in request.query_params:
         try:
             await session.professional.keep_alive()

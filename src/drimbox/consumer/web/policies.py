@@ -5,6 +5,9 @@ PAGE_POLICY = (
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+# The report beside the images: the same page, framed by ours.
+BESIDE_POLICY = PAGE_POLICY.replace("frame-ancestors 'none'", "frame-ancestors 'self'")
+
 # OHIF compiles WebAssembly decoders, starts workers from blobs and writes its own styles; it talks to us alone.
 OHIF_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "

@@ -5,36 +5,32 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from drimbox.consumer.consultant import Consultant
+from drimbox.consumer.exams import Document, Exam
 from drimbox.consumer.report_document import ReportDocument
-from drimbox.consumer.sessions import Gone, OpenCall
+from drimbox.consumer.sessions import Gone, OpenCall, Session
+from drimbox.consumer.traits_found import traits_found
 from drimbox.consumer.web.desk import call_of, desk_of, form_of, page, ready, see_other, session_of
 from drimbox.consumer.web.documents import found_document, search
-from drimbox.consumer.web.policies import PDF_POLICY
+from drimbox.consumer.web.policies import BESIDE_POLICY, PDF_POLICY
 
 
 async def report(request: Request) -> Response:
     """A report with its header in words; its PDF in a frame, or its narrative as text."""
-    session = session_of(request)
-    call = call_of(request, session)
-    who = ready(request, session, call)
-    search(request, session, call)
-    key = request.path_params["document"]
-    exam, document = await found_document(call, key)
-    if document.warning and key not in call.warned:
-        return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
-    read = await desk_of(request).opener.report(who, call.call, document)
-    call.details = read.patient.traits
-    _keep(call, key, read)
-    return page(request, "report.html", session=session, call=call, exam=exam, document=document, report=read)
+    return await _shown(request, "report.html")
+
+
+async def beside(request: Request) -> Response:
+    """The same without the page around it, for the frame beside the images (DB.CO.59)."""
+    answer = await _shown(request, "report_beside.html")
+    answer.headers["Content-Security-Policy"] = BESIDE_POLICY
+    return answer
 
 
 async def pdf(request: Request) -> Response:
     """The PDF of a report that was just opened."""
-    session = session_of(request, active=False)
-    call = call_of(request, session)
-    ready(request, session, call)
-    read = call.reports.get(request.path_params["document"])
-    if read is None or not read.pdf:
+    read = _read_before(request)
+    if not read.pdf:
         raise Gone
     return Response(
         read.pdf,
@@ -44,6 +40,16 @@ async def pdf(request: Request) -> Response:
             "Content-Security-Policy": PDF_POLICY,
         },
     )
+
+
+async def picture(request: Request) -> Response:
+    """A picture that a report which was just opened holds."""
+    read = _read_before(request)
+    number = request.path_params["number"]
+    if number >= len(read.body.pictures):
+        raise Gone
+    found = read.body.pictures[number]
+    return Response(found.content, media_type=found.media_type, headers={"Content-Security-Policy": PDF_POLICY})
 
 
 async def acknowledge(request: Request) -> Response:
@@ -57,6 +63,57 @@ async def acknowledge(request: Request) -> Response:
     call.warned.add(key)
     kind = "images" if document.entry.is_kos else "compte-rendu"
     return see_other(f"/appel/{call.id}/{kind}/{key}")
+
+
+async def _shown(request: Request, template: str) -> Response:
+    session = session_of(request)
+    call = call_of(request, session)
+    who = ready(request, session, call)
+    search(request, session, call)
+    key = request.path_params["document"]
+    exam, document = await found_document(call, key)
+    if document.warning and key not in call.warned:
+        return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
+    read = await _read(request, session, call, who, document)
+    return page(
+        request,
+        template,
+        session=session,
+        call=call,
+        exam=exam,
+        document=document,
+        report=read,
+        others=_others(exam, document),
+    )
+
+
+async def _read(
+    request: Request, session: Session, call: OpenCall, who: Consultant, document: Document
+) -> ReportDocument:
+    """The report, retrieved unless it was a moment ago; the traits that only it tells are kept for the screen."""
+    read = call.reports.get(document.key)
+    if read is None:
+        decided = document.key in call.decided
+        read = await desk_of(request).opener.report(who, call.call, document, decided=decided)
+        if session.calls.get(call.id) is not call:
+            raise Gone
+    traits_found(call, read.patient.traits)
+    _keep(call, document.key, read)
+    return read
+
+
+def _others(exam: Exam, document: Document) -> list[Document]:
+    return [report for report in exam.reports if report.key != document.key]
+
+
+def _read_before(request: Request) -> ReportDocument:
+    session = session_of(request, active=False)
+    call = call_of(request, session)
+    ready(request, session, call)
+    read = call.reports.get(request.path_params["document"])
+    if read is None:
+        raise Gone
+    return read
 
 
 def _keep(call: OpenCall, key: str, report: ReportDocument) -> None:

@@ -18,7 +18,21 @@ from drimbox.consumer.web.policies import WORKER_POLICY
 PAGES = Path(__file__).parent.parent / "pages"
 _OURS = {
     "style.css": "text/css",
-    **dict.fromkeys(("exams.js", "ohif.js", "presence.js", "viewer.js"), "text/javascript"),
+    "ohif.css": "text/css",
+    **dict.fromkeys(
+        (
+            "beside.js",
+            "device.js",
+            "exams.js",
+            "imports.js",
+            "ohif.js",
+            "ohif-arrival.js",
+            "ohif-tools.js",
+            "presence.js",
+            "viewer.js",
+        ),
+        "text/javascript",
+    ),
 }
 
 

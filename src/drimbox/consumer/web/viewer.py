@@ -2,100 +2,203 @@
 
 from __future__ import annotations
 
+import asyncio
+from urllib.parse import urlencode
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from drimbox.consumer.exams import Exam
+from drimbox.consumer.image_identity import CODE as IMAGE_TRAITS
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.sessions import Gone, OpenCall, Session
-from drimbox.consumer.viewing import State
+from drimbox.consumer.views import MAX_EXAMS, View, view_of
 from drimbox.consumer.web.desk import call_of, desk_of, form_of, page, ready, see_other, session_of
-from drimbox.consumer.web.documents import found_document, search
+from drimbox.consumer.web.documents import found_document, open_exam, search
 from drimbox.consumer.web.policies import OHIF_POLICY
-from drimbox.foundation.errors import Busy
+from drimbox.foundation.errors import Busy, Refused
+from drimbox.foundation.uids import new_secret
+
+_SCRIPTS = ("ohif-arrival.js", "ohif-tools.js", "ohif.js")
+_PETS = frozenset({"PT"})
 
 
 async def images(request: Request) -> Response:
     """Open the images of an exam: once for the whole session, however many tabs ask."""
     session = session_of(request)
     call = call_of(request, session)
-    who = ready(request, session, call)
-    desk = desk_of(request)
+    ready(request, session, call)
     search(request, session, call)
     key = request.path_params["document"]
     exam, document = await found_document(call, key)
     if document.warning and key not in call.warned:
         return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
+    opened = await _opened(request, session, call, key, exam)
+    wanted = _wanted(request, opened)
+    opened.images.start(first=wanted)
+    return await _shown(request, session, call, view_of(opened), wanted)
+
+
+async def compare(request: Request) -> Response:
+    """Several exams of the list in one viewer, side by side; each is opened as it would be alone."""
+    session = session_of(request)
+    call = call_of(request, session)
+    ready(request, session, call)
+    search(request, session, call)
+    keys = tuple(dict.fromkeys(request.query_params.getlist("examen")))
+    if not 2 <= len(keys) <= MAX_EXAMS:
+        raise Refused(f"Choisissez de deux à {MAX_EXAMS} examens à comparer", code="compare")
+    found = [await found_document(call, key) for key in keys]
+    for key, (_, document) in zip(keys, found, strict=True):
+        if document.warning and key not in call.warned:
+            target = f"{request.url.path}?{urlencode([('examen', k) for k in keys])}"
+            return page(request, "warning.html", session=session, call=call, document=document, target=target)
+    exams = tuple(
+        [await _opened(request, session, call, key, exam) for key, (exam, _) in zip(keys, found, strict=True)]
+    )
+    view = next((v for v in call.views.values() if v.exams == exams), None)
+    if view is None:
+        view = View(new_secret(), exams)
+        call.views[view.id] = view
+        while len(call.views) > desk_of(request).limits.exams_per_call:
+            del call.views[next(iter(call.views))]
+    return await _shown(request, session, call, view)
+
+
+async def retry(request: Request) -> Response:
+    """Ask the sources once more for the series that failed."""
+    session = session_of(request)
+    call, view = opened_of(request, session)
+    await form_of(request, session)
+    ready(request, session, call)
+    for exam in view.exams:
+        exam.images.retry()
+    keys = [key for exam in view.exams for key, one in call.exams.items() if one is exam]
+    if len(keys) == 1:
+        return see_other(f"/appel/{call.id}/images/{keys[0]}")
+    return see_other(f"/appel/{call.id}/comparaison?{urlencode([('examen', key) for key in keys])}")
+
+
+async def progress(request: Request) -> Response:
+    """How far each series has come, for the page and for OHIF (DB.VI-CS.18)."""
+    session = session_of(request, active=False)
+    call, view = opened_of(request, session)
+    keys = {id(exam): key for key, exam in call.exams.items()}
+    series = []
+    for exam, images in view.series:
+        told = images.progress
+        series.append(
+            {
+                "study": exam.study_uid,
+                "uid": told.series_uid,
+                "number": images.series.number,
+                "state": told.state.value,
+                "received": told.received,
+                "expected": told.expected,
+                "bytes": told.bytes,
+                "seconds": round(told.seconds, 1),
+                "reason": told.reason,
+                "withdrawn": told.withdrawn,
+                "again": exam.images.may_retry(told.series_uid),
+                "decide": f"/appel/{call.id}/identite/{keys.get(id(exam), '')}" if told.code == IMAGE_TRAITS else "",
+            }
+        )
+    return JSONResponse({"over": all(images.over for _, images in view.series), "series": series})
+
+
+async def shell(request: Request) -> Response:
+    """The page in which OHIF runs; it reads from the address which exams it shows."""
+    session = session_of(request)
+    opened_of(request, session)
+    viewer = desk_of(request).viewer
+    scripts = "".join(f'<script src="/statique/{name}"></script>' for name in _SCRIPTS)
+    text = (
+        '<!doctype html><html lang="fr"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<title>Images</title>{scripts}<script defer src="{viewer.script}"></script>'
+        f'<link rel="stylesheet" href="{viewer.style}"><link rel="stylesheet" href="/statique/ohif.css"></head><body>'
+        "<noscript>La visionneuse a besoin de JavaScript.</noscript>"
+        '<div id="react-portal"></div><div id="root"></div></body></html>'
+    )
+    return HTMLResponse(text, headers={"Content-Security-Policy": OHIF_POLICY})
+
+
+async def first_image(request: Request) -> Response:
+    """The image that came first, as a picture: on screen while OHIF starts. 204: none, or none that can be drawn."""
+    session = session_of(request, active=False)
+    _, view = opened_of(request, session)
+    wanted = request.query_params.get("serie", "")
+    for _, images in sorted(view.series, key=lambda each: each[1].series.series_uid != wanted):
+        image = await images.first()
+        if image is not None:
+            picture = await desk_of(request).pictures.of(image)
+            if picture is not None:
+                return Response(picture.body, media_type=picture.media_type)
+            break
+    return Response(status_code=204)
+
+
+def opened_of(request: Request, session: Session) -> tuple[OpenCall, View]:
+    """What a viewer's address names, of this browser. Raises ``Gone`` for any other."""
+    address = request.path_params["view"]
+    for call in session.calls.values():
+        found = call.view(address)
+        if found is not None:
+            call.used = desk_of(request).clock.monotonic()
+            return call, found
+    raise Gone
+
+
+async def _opened(request: Request, session: Session, call: OpenCall, key: str, exam: Exam) -> OpenExam:
+    """The exam, opened now if it is not yet, its images on their way. Raises ``Busy``, ``Gone``, and as ``Opener``."""
+    desk = desk_of(request)
     async with call.opening:
         opened = call.exams.get(key)
         if opened is None:
             if len(call.exams) >= desk.limits.exams_per_call:
                 raise Busy("Trop d'examens ouverts pour ce patient", code="exams-open")
             practice = call.practice
-            opened = await desk.opener.exam(who, call.call, exam, call.folder)
+            opened = await open_exam(request, ready(request, session, call), call, exam)
             if session.calls.get(call.id) is not call or call.practice is not practice:
                 # Closed, or opened under another practice, while the DMP was answering.
                 await opened.close()
                 raise Gone
             call.exams[key] = opened
-    opened.images.start()
-    await desk.opener.viewed(who, call.call, opened)
-    return page(request, "viewer.html", session=session, call=call, exam=exam, opened=opened)
+    return opened
 
 
-async def retry(request: Request) -> Response:
-    """Ask the sources once more for the series that failed."""
-    session = session_of(request)
-    call, opened = opened_of(request, session)
-    await form_of(request, session)
-    ready(request, session, call)
-    opened.images.retry()
-    key = next(k for k, exam in call.exams.items() if exam is opened)
-    return see_other(f"/appel/{call.id}/images/{key}")
+def _wanted(request: Request, opened: OpenExam) -> str:
+    """The series that the address names by its place in the KOS; empty when it names none (DB.CO.57)."""
+    place = request.query_params.get("serie", "")
+    series = opened.images.manifest.series
+    return series[int(place)].series_uid if place.isdecimal() and len(place) < 6 and int(place) < len(series) else ""
 
 
-async def progress(request: Request) -> Response:
-    """How far each series has come, for the page and for OHIF (DB.VI-CS.18)."""
-    session = session_of(request, active=False)
-    _, opened = opened_of(request, session)
-    numbers = {s.series_uid: s.number for s in opened.images.manifest.series}
-    series = [
-        {
-            "uid": p.series_uid,
-            "number": numbers[p.series_uid],
-            "state": p.state.value,
-            "received": p.received,
-            "expected": p.expected,
-            "bytes": p.bytes,
-            "seconds": round(p.seconds, 1),
-            "reason": p.reason,
-            "again": opened.images.may_retry(p.series_uid),
-        }
-        for p in opened.images.progress
-    ]
-    over = all(p.state in (State.DONE, State.FAILED) for p in opened.images.progress)
-    return JSONResponse({"over": over, "series": series})
-
-
-async def shell(request: Request) -> Response:
-    """The page in which OHIF runs; it reads from the address which exam it shows."""
-    session = session_of(request)
-    opened_of(request, session)
-    viewer = desk_of(request).viewer
-    text = (
-        '<!doctype html><html lang="fr"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<title>Images</title><script src="/statique/ohif.js"></script><script defer src="{viewer.script}"></script>'
-        f'<link rel="stylesheet" href="{viewer.style}"></head><body><noscript>La visionneuse a besoin de JavaScript.'
-        '</noscript><div id="react-portal"></div><div id="root"></div></body></html>'
+async def _shown(request: Request, session: Session, call: OpenCall, view: View, wanted: str = "") -> Response:
+    # Before anything else is done: the images come while the page is made.
+    view.start()
+    opener = desk_of(request).opener
+    who = ready(request, session, call)
+    await asyncio.gather(*(opener.viewed(who, call.call, exam) for exam in view.exams))
+    modalities = {images.series.modality for _, images in view.series}
+    return page(
+        request,
+        "viewer.html",
+        session=session,
+        call=call,
+        view=view,
+        others=_others(call, view),
+        fusion=bool(modalities & _PETS) and "CT" in modalities,
+        wanted=wanted,
+        opened_query=urlencode(
+            [("StudyInstanceUIDs", uid) for uid in view.study_uids] + ([("serie", wanted)] if wanted else [])
+        ),
     )
-    return HTMLResponse(text, headers={"Content-Security-Policy": OHIF_POLICY})
 
 
-def opened_of(request: Request, session: Session) -> tuple[OpenCall, OpenExam]:
-    """The exam that a viewer's address names, of this browser. Raises ``Gone`` for any other."""
-    view = request.path_params["view"]
-    for call in session.calls.values():
-        found = call.exam(view)
-        if found is not None:
-            call.used = desk_of(request).clock.monotonic()
-            return call, found
-    raise Gone
+def _others(call: OpenCall, view: View) -> list[Exam]:
+    """The exams of the list that may be put beside these, newest first."""
+    found = call.consultation.shown if call.consultation is not None else None
+    if found is None or len(view.exams) >= MAX_EXAMS:
+        return []
+    shown = {exam.exam.images.key for exam in view.exams if exam.exam.images is not None}
+    return [exam for exam in found.exams if exam.images is not None and exam.images.key not in shown]

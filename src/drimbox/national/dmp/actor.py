@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal, get_args
 
 from drimbox.foundation.clock import iso_utc
@@ -95,12 +95,16 @@ class Actor:
     """One identity with the certificates that go with it: TLS by ORG AUTH_CLI, signatures by ORG SIGN.
 
     ``secret_connection`` hides the access from a minor's legal representatives (VIHF confidentiality-code).
+    ``bearer`` gives the token that goes beside the VIHF (API PSC, standards.md F.5); None where the VIHF is enough.
+    ``emergency`` is the reason of an emergency access (*bris de glace*, standards.md E); empty for the normal one.
     """
 
     identity: VihfIdentity
     tls: ssl.SSLContext
     sign: Credential
     secret_connection: bool = False
+    emergency: str = ""
+    bearer: Callable[[], Awaitable[str]] | None = field(default=None, repr=False, compare=False)
 
 
 def _text(value: Mapping[str, object], name: str) -> str:

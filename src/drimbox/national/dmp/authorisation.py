@@ -1,4 +1,4 @@
-"""TD0.3: the professional records that the patient authorises the consultation (standards.md D.8, decision 22).
+"""TD0.3: the professional records that the patient authorises the consultation, or no longer does (D.8, decision 22).
 
 Only ever sent by an explicit act of the professional. The patient is the resource-id of the VIHF, the actor its NameID.
 The answer gives a status word: the DMP's own ``DMPOk``, or ``OK``.
@@ -17,9 +17,10 @@ _HABILITATIONS = Builder({"": HABILITATIONS}, "")
 _DONE = frozenset({"DMPOK", "OK"})
 
 
-def request(url: str) -> Request:
-    """What is sent: ``AJOUT``."""
-    body = _HABILITATIONS("setAuthorization", _HABILITATIONS("action", "AJOUT"))
+def request(url: str, *, withdraw: bool = False) -> Request:
+    """What is sent: ``AJOUT``, or ``SUPPRESSION`` to ``withdraw``."""
+    action = "SUPPRESSION" if withdraw else "AJOUT"
+    body = _HABILITATIONS("setAuthorization", _HABILITATIONS("action", action))
     return Request(url, ACTION_AUTHORISATION, body, changes=True)
 
 

@@ -6,10 +6,12 @@ are those of ``foundation.errors``; a refusal by the DMP is a ``DmpRejected``, w
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 
 from drimbox.foundation.clock import Clock
+from drimbox.foundation.errors import Unavailable
 from drimbox.foundation.http_client import HttpClient
 from drimbox.identity.ins import Ins
 from drimbox.national.dmp import authorisation, existence, provide, query, retrieve, status
@@ -200,6 +202,28 @@ class DmpClient:
         """TD0.3 ``AJOUT``. Only upon an explicit act of the professional (decision 22)."""
         request = authorisation.request(self._endpoints.habilitations)
         await self._transport.exchange(actor, patient, request, authorisation.result)
+
+    async def withdraw(self, actor: Actor, patient: Ins) -> None:
+        """TD0.3 ``SUPPRESSION``: this professional's own authorisation ends (decision 18)."""
+        request = authorisation.request(self._endpoints.habilitations, withdraw=True)
+        await self._transport.exchange(actor, patient, request, authorisation.result)
+
+    async def registered_since(self, actor: Actor, patient: Ins, since: dt.datetime) -> frozenset[str]:
+        """The entryUUIDs of what was submitted from this instant on (FindSubmissionSets, EX_3.1-1020, then the members
+        of each by GetAssociations).
+
+        Raises ``Unavailable`` (``too-many-sets``) when there are more than 1,000 sets, and as ``find_documents``.
+        """
+        url = self._endpoints.registry
+        asked = query.find_submission_sets(url, patient, since)
+        sets = await self._transport.exchange(actor, patient, asked, query.references)
+        if len(sets) > query.MOST_SETS:
+            raise Unavailable("Trop de nouveautés dans le DMP pour les compter", code="too-many-sets")
+        found: set[str] = set()
+        for start in range(0, len(sets), query.SETS_AT_ONCE):
+            request = query.get_associations(url, sets[start : start + query.SETS_AT_ONCE])
+            found |= await self._transport.exchange(actor, patient, request, query.members)
+        return frozenset(found)
 
     async def _versions(self, actor: Actor, patient: Ins, unique_id: str) -> tuple[DocumentEntry, ...]:
         request = query.get_documents(self._endpoints.registry, [unique_id], technical_ids_only=False)

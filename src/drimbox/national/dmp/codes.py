@@ -101,6 +101,8 @@ class StoredQuery:
     FIND_DOCUMENTS = "urn:uuid:14d4debf-8f97-4251-9a74-a90016b0af0d"
     FIND_BY_REFERENCE = "urn:uuid:12941a89-e02e-4be5-967c-ce4bfc8fe492"
     GET_DOCUMENTS = "urn:uuid:5c4f972b-d56b-40ac-a5fc-c8ca9b40b9d4"
+    FIND_SUBMISSION_SETS = "urn:uuid:f26abbcb-ac74-4422-8a30-edb644bbc1a9"
+    GET_ASSOCIATIONS = "urn:uuid:a7ae438b-4bc2-4642-93e9-be891f7bb155"
 
 
 # --- identifiers of people, structures, references --------------------------------------------------------------------
@@ -190,10 +192,12 @@ class VihfName:
     CONFIDENTIALITY = "urn:oasis:names:tc:xspa:1.0:resource:patient:hl7:confidentiality-code"
     PURPOSE = "urn:oasis:names:tc:xspa:1.0:subject:purposeofuse"
     ROLE = "urn:oasis:names:tc:xacml:2.0:subject:role"
+    REASON = "Mode_Acces_Raison"
 
 
 NAME_ID_X509 = "urn:oasis:names:tc:SAML:1.1:nameid-format:X509SubjectName"
 PURPOSE_NORMAL = Coded("normal", ACCESS_MODES, "Accès normal")
+PURPOSE_EMERGENCY = Coded("bris_de_glace", ACCESS_MODES, "Accès bris de glace")
 
 # --- modalities of acquisition (CID 29; value set JDV_ModaliteAcquisition of the CI-SIS), with their labels -----------
 # A modality that is not here (SR, PR, KO, SEG…) names objects about images: no way to look for an exam.

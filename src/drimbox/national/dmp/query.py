@@ -21,6 +21,7 @@ from drimbox.national.dmp.codes import (
     QUERY,
     REGION_SCHEMES,
     RIM,
+    AssociationType,
     Node,
     Status,
     StoredQuery,
@@ -32,6 +33,10 @@ from drimbox.reports.report import Coded
 _QUERY = Builder({"query": QUERY, "rim": RIM}, "query")
 # rim:LongName: a longer list of alternatives is spread over several Values of the slot, which still mean OR.
 _MAX_VALUE = 256
+#: Submission sets whose members are asked for in one request.
+SETS_AT_ONCE = 100
+#: Who has more than this to ask after does not ask.
+MOST_SETS = 1000
 
 _Slot = tuple[str, Sequence[str]]
 
@@ -124,6 +129,22 @@ def get_documents(url: str, unique_ids: Sequence[str], *, technical_ids_only: bo
     return _request(url, StoredQuery.GET_DOCUMENTS, slots, "ObjectRef" if technical_ids_only else "LeafClass")
 
 
+def find_submission_sets(url: str, patient: Ins, since: dt.datetime) -> Request:
+    """FindSubmissionSets: what was submitted for the patient from an aware instant on (EX_3.1-1020)."""
+    slots = [
+        ("$XDSSubmissionSetPatientId", (quoted(patient.cx()),)),
+        ("$XDSSubmissionSetStatus", _lists([Status.APPROVED])),
+        ("$XDSSubmissionSetSubmissionTimeFrom", (utc_digits(since),)),
+    ]
+    # Their ids are enough, and however many there are, the registry gives them all.
+    return _request(url, StoredQuery.FIND_SUBMISSION_SETS, slots, "ObjectRef")
+
+
+def get_associations(url: str, objects: Sequence[str]) -> Request:
+    """GetAssociations: every link from or to these objects, by their entryUUIDs."""
+    return _request(url, StoredQuery.GET_ASSOCIATIONS, [("$uuid", _lists(objects))])
+
+
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +164,11 @@ def references(answer: soap.Answer) -> tuple[str, ...]:
     """The entryUUIDs of an answer, each once. Raises as ``entries``."""
     found = _objects(answer)
     return tuple(dict.fromkeys((*found.references, *(entry.entry_id for entry in found.entries))))
+
+
+def members(answer: soap.Answer) -> set[str]:
+    """The documents that the sets of an answer hold. Raises as ``registry.whole``."""
+    return {a.target for a in _objects(answer).associations if a.kind == AssociationType.HAS_MEMBER}
 
 
 def current(found: Sequence[DocumentEntry]) -> EntryRef | None:

@@ -107,6 +107,8 @@ class Transport:
         body: bytes,
         read: Callable[[soap.Answer], T],
     ) -> T:
+        # Before anything is sent: a token that cannot be had leaves the DMP as it is.
+        token = {"Authorization": f"Bearer {await actor.bearer()}"} if actor.bearer is not None else {}
         try:
             reply = await self.http.send(
                 "POST",
@@ -117,6 +119,7 @@ class Transport:
                     "Accept": "application/soap+xml, multipart/related, application/xop+xml",
                     # What comes is signed, hashed and bounded as it is: no compression on the way.
                     "Accept-Encoding": "identity",
+                    **token,
                 },
                 body=body,
                 timeout=self.timeout,

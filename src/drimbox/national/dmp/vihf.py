@@ -20,6 +20,7 @@ from drimbox.national.dmp.codes import (
     HL7,
     NAME_ID_X509,
     PROFESSIONS,
+    PURPOSE_EMERGENCY,
     PURPOSE_NORMAL,
     SAML,
     SECTORS,
@@ -122,7 +123,10 @@ def _attributes(actor: Actor, patient: Ins, software: Software, version: str) ->
     yield _attribute(VihfName.MODE, identity.mode)
     if actor.secret_connection:
         yield _attribute(VihfName.CONFIDENTIALITY, HIDDEN_FROM_REPRESENTATIVES.code)
-    yield _attribute(VihfName.PURPOSE, _ce("PurposeOfUse", PURPOSE_NORMAL, "mode acces VIHF 1.0"))
+    purpose = PURPOSE_EMERGENCY if actor.emergency else PURPOSE_NORMAL
+    yield _attribute(VihfName.PURPOSE, _ce("PurposeOfUse", purpose, "mode acces VIHF 1.0"))
+    if actor.emergency:
+        yield _attribute(VihfName.REASON, actor.emergency)
     yield _attribute(VihfName.ROLE, *(_role(code) for code in _roles(identity)))
 
 

@@ -4,6 +4,9 @@
 client         ``PscClient``: every exchange with PSC, for the consumer (login) and the source (introspection)
 provider       the wallet discovery document and the signing keys, fetched and remembered
 answers        what an HTTP answer of PSC means: a document, a refusal, an outage
+ciba           a login on the professional's own device, by polling
+proxy          the same through a proxy e-Sante, which keeps the tokens
+exchange       a PSC token exchanged for that of a national service (API PSC)
 jwt            signed tokens: whose key, which algorithm, which claims
 tokens         what a login gives: ``Tokens``
 userinfo       who the professional is and where they practise: ``UserInfo``, ``Practice``

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from drimbox.foundation.clock import Clock
-from drimbox.foundation.errors import OutcomeUnknown, Rejected, Unavailable
+from drimbox.foundation.errors import OutcomeUnknown, Refused, Rejected, Unavailable
 from drimbox.foundation.http_client import HttpClient, Reply
-from drimbox.national.psc import jwt
+from drimbox.national.psc import ciba, jwt
 from drimbox.national.psc.answers import Document, check, document, parsed, text
+from drimbox.national.psc.ciba import DeviceRequest
 from drimbox.national.psc.introspection import INACTIVE, Introspection, is_token, read_introspection
 from drimbox.national.psc.provider import Provider, offered
 from drimbox.national.psc.tokens import TokenAnswer, Tokens, token_answer, tokens
@@ -116,6 +117,63 @@ class PscClient:
         if subject and info.subject != subject:
             raise jwt.refused("l'identité reçue est celle de quelqu'un d'autre")
         return info
+
+    async def ask_device(self, national_id: str, binding: str, channel: str) -> DeviceRequest:
+        """Ask PSC to have a professional confirm on their own device (CIBA 7.1); poll with ``device_tokens``.
+
+        ``binding`` is the two-digit number that both screens show, ``channel`` ``MOBILE`` or ``CARD``. Raises
+        ``Rejected`` (``psc-device``) when PSC knows nobody of that id, or no device of theirs.
+        """
+        asked_at = self._clock.now()
+        address = offered((await self._provider.metadata()).backchannel, "backchannel_authentication_endpoint")
+        fields = {
+            "scope": self._scope,
+            "acr_values": self._acr,
+            "login_hint": national_id,
+            "binding_message": binding,
+            "channel": channel,
+        }
+        return ciba.device_request(await self._post(address, fields), asked_at)
+
+    async def device_tokens(self, request: DeviceRequest) -> Tokens | ciba.Waiting:
+        """The tokens of a login on a device once it is confirmed; until then, whether to ask less often.
+
+        Raises ``Rejected`` (``login-refused``, ``login-late``) when it will never be.
+        """
+        asked_at = self._clock.now()
+        fields = {"grant_type": ciba.GRANT, "auth_req_id": request.auth_req_id}
+        reply = await self._post((await self._provider.metadata()).token, fields)
+        waiting = ciba.still_waiting(reply)
+        if waiting is not None:
+            return waiting
+        answer = token_answer(document(reply), asked_at)
+        return tokens(answer, answer.id_token, await self._id_claims(answer, None), asked_at)
+
+    async def end_session(self, id_token: str) -> None:
+        """End PSC's session from here, where no browser holds it (a login on a device)."""
+        address = offered((await self._provider.metadata()).logout, "end_session_endpoint")
+        reply = await self._post(address, {"id_token_hint": id_token})
+        if reply.status not in (302, 303):
+            check(reply)
+
+    async def issuer(self) -> str:
+        """PSC's issuer identifier."""
+        return (await self._provider.metadata()).issuer
+
+    async def check_issuer(self, told: str | None) -> None:
+        """Is the answer that a browser brought back PSC's? ``told`` is its ``iss``, None when it has none (RFC 9207).
+
+        Raises ``Refused`` (``psc-issuer``).
+        """
+        metadata = await self._provider.metadata()
+        if told != metadata.issuer and (told is not None or metadata.names_itself):
+            raise Refused("Réponse d'un autre fournisseur d'identité", code="psc-issuer")
+
+    async def page_origins(self) -> tuple[str, ...]:
+        """The origins of PSC's own pages: only they may show our front-channel logout address in a frame."""
+        metadata = await self._provider.metadata()
+        pages = [urlsplit(address) for address in (metadata.logout, metadata.authorization) if address]
+        return tuple(dict.fromkeys(f"{page.scheme}://{page.netloc}" for page in pages))
 
     async def logout_url(self, id_token: str, redirect: str, state: str = "") -> str:
         """Where the browser goes to end PSC's own session, and then comes back to ``redirect``."""

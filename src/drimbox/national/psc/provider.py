@@ -24,7 +24,10 @@ Fetch = Callable[[str], Awaitable[Document]]
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The discovery document, its addresses all https. An endpoint that PSC does not offer is empty."""
+    """The discovery document, its addresses all https. An endpoint that PSC does not offer is empty.
+
+    ``names_itself``: every answer that a browser brings back says whose it is (``iss``, RFC 9207).
+    """
 
     issuer: str
     authorization: str
@@ -34,6 +37,8 @@ class Metadata:
     introspection: str
     revocation: str
     logout: str
+    backchannel: str = ""
+    names_itself: bool = False
 
 
 def read_metadata(content: Document, discovery_url: str, *, mutual_tls: bool) -> Metadata:
@@ -66,6 +71,8 @@ def read_metadata(content: Document, discovery_url: str, *, mutual_tls: bool) ->
         introspection=address("introspection_endpoint"),
         revocation=address("revocation_endpoint"),
         logout=address("end_session_endpoint"),
+        backchannel=address("backchannel_authentication_endpoint"),
+        names_itself=content.get("authorization_response_iss_parameter_supported") is True,
     )
 
 

@@ -6,6 +6,7 @@ quick acknowledgement asked for again after each receive, because the kernel for
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -33,6 +34,7 @@ class Connection:
         self._artim_since: float | None = None
         self._send_timeout = send_timeout
         self._lock = threading.Lock()
+        self._tls = _Tls(sock) if isinstance(sock, ssl.SSLSocket) else None
         self._buffer = memoryview(bytearray(max(_LEAST_BUFFER, 2 * machine.longest_pdu)))
         self._filled = 0
         self._read = 0
@@ -72,8 +74,7 @@ class Connection:
         """
         self._compact()
         try:
-            self._socket.settimeout(self._patience(timeout))
-            count = self._socket.recv_into(self._buffer[self._filled :])
+            count = self._receive(self._buffer[self._filled :], self._patience(timeout))
         except TimeoutError:
             if not self._artim_over():
                 raise
@@ -95,14 +96,19 @@ class Connection:
 
     def interrupt(self) -> None:
         """Break the connection from another thread: a pending ``receive`` ends."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        break_off(self._socket)
 
     def close(self) -> None:
         """Let go of the socket, whatever the state."""
         with self._lock:
             self._machine.transport_closed()
             self._close()
+
+    def _receive(self, into: memoryview, timeout: float) -> int:
+        if self._tls is not None:
+            return self._tls.receive(into, timeout)
+        self._socket.settimeout(timeout)
+        return self._socket.recv_into(into)
 
     def _compact(self) -> None:
         # Not before: the indications of the last receive pointed into what is thrown away here.
@@ -129,7 +135,6 @@ class Connection:
         output, machine.output = machine.output, []
         if output:
             try:
-                self._socket.settimeout(self._send_timeout)
                 self._send(output)
             except OSError:
                 machine.transport_closed()
@@ -144,17 +149,68 @@ class Connection:
         return indications
 
     def _send(self, output: list[bytes | memoryview]) -> None:
+        if self._tls is not None:
+            self._tls.send(output[0] if len(output) == 1 else b"".join(output), self._send_timeout)
+            return
+        self._socket.settimeout(self._send_timeout)
         if len(output) == 1:
             self._socket.sendall(output[0])
-        elif isinstance(self._socket, ssl.SSLSocket):
-            self._socket.sendall(b"".join(output))
-        else:
-            for start in range(0, len(output), _MOST_PIECES):
-                _send_pieces(self._socket, output[start : start + _MOST_PIECES])
+            return
+        for start in range(0, len(output), _MOST_PIECES):
+            _send_pieces(self._socket, output[start : start + _MOST_PIECES])
 
     def _close(self) -> None:
         with suppress(OSError):
             self._socket.close()
+
+
+class _Tls:
+    """Receives and sends over TLS from two threads: OpenSSL lets only one at a time at a connection.
+
+    Neither keeps the other out while it waits for the network.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._lock = threading.Lock()
+
+    def receive(self, into: memoryview, timeout: float) -> int:
+        return self._done(lambda: self._socket.recv_into(into), timeout)
+
+    def send(self, data: bytes | memoryview, timeout: float) -> None:
+        left = memoryview(data)
+        while left:
+            sent = self._done(lambda: self._socket.send(left), timeout)  # noqa: B023 - called at once
+            left = left[sent:]
+
+    def _done(self, work: Callable[[], int], timeout: float) -> int:
+        """What it gives once the network lets it be done. Raises ``TimeoutError``, and ``OSError`` when it breaks."""
+        end = time.monotonic() + timeout
+        while True:
+            with self._lock:
+                try:
+                    return work()
+                except ssl.SSLWantReadError:
+                    awaited = select.POLLIN
+                except ssl.SSLWantWriteError:
+                    awaited = select.POLLOUT
+            self._wait(awaited, end - time.monotonic())
+
+    def _wait(self, awaited: int, timeout: float) -> None:
+        if (descriptor := self._socket.fileno()) < 0:
+            raise ConnectionAbortedError("closed meanwhile")
+        poll = select.poll()
+        poll.register(descriptor, awaited)
+        if timeout <= 0 or not poll.poll(timeout * 1000):
+            raise TimeoutError
+
+
+def break_off(sock: socket.socket) -> None:
+    """End a connection that another thread waits for; what it waits for ends."""
+    with suppress(OSError):
+        # Not the method of an SSLSocket, which takes the TLS away under the other thread.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _send_pieces(sock: socket.socket, pieces: list[bytes | memoryview]) -> None:

@@ -6,16 +6,21 @@ may land, and where, is decided by a ``StoreHandler``; this module knows the pro
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from drimbox.foundation.errors import Misconfigured
 from drimbox.pacs.dimse.session import ReceiverSettings, Session
 from drimbox.pacs.dimse.storage import StoreHandler
+
+_log = logging.getLogger(__name__)
+# Seconds without looking for connections after one that could not be accepted.
+_BREATH = 0.2
 
 __all__ = ["ReceiverSettings", "StorageReceiver", "receiving"]
 
@@ -68,8 +73,16 @@ class StorageReceiver:
             selector.register(self._wake, selectors.EVENT_READ)
             while not self._stopping:
                 selector.select()
-                with suppress(BlockingIOError):
+                try:
                     self._begin(self._listener.accept()[0])
+                except BlockingIOError:
+                    pass
+                except (OSError, RuntimeError) as error:
+                    # No file or thread is left for now, or the peer has gone already: the next one may have more luck.
+                    _log.error("DICOM connection not accepted: %s", error)
+                    selector.unregister(self._listener)
+                    selector.select(_BREATH)
+                    selector.register(self._listener, selectors.EVENT_READ)
 
     def _begin(self, sock: socket.socket) -> None:
         with self._lock:
@@ -81,7 +94,12 @@ class StorageReceiver:
                 self._settings, self._handler, sock, self._tls, has_room=self._has_room, ended=self._ended
             )
             self._sessions.add(session)
-        session.start()
+        try:
+            session.start()
+        except RuntimeError:
+            self._ended(session)
+            sock.close()
+            raise
 
     def _has_room(self) -> bool:
         return self.associations < self._settings.max_associations

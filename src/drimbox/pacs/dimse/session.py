@@ -8,11 +8,10 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from drimbox.pacs.dimse import command, pdu, status, uids
-from drimbox.pacs.dimse.connection import Connection
+from drimbox.pacs.dimse.connection import Connection, break_off
 from drimbox.pacs.dimse.limits import Limits
 from drimbox.pacs.dimse.machine import Aborted, UpperLayer
 from drimbox.pacs.dimse.message import Fragment, MessageReader, ProtocolViolation, Received, cut
@@ -87,8 +86,7 @@ class Session:
         self._thread.join()
 
     def interrupt(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        break_off(self._socket)
 
     def _run(self) -> None:
         try:
@@ -108,8 +106,7 @@ class Session:
     def _serve(self) -> None:
         self._socket.setblocking(True)
         if self._tls is not None:
-            self._socket.settimeout(self._settings.artim_timeout)
-            self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+            self._shake_hands(self._tls)
         machine = UpperLayer(self._settings.limits)
         connection = Connection(
             self._socket, machine, artim=self._settings.artim_timeout, send_timeout=self._settings.send_timeout
@@ -127,6 +124,19 @@ class Session:
                     self._abort(connection, "nothing came in time")
             except ProtocolViolation as wrong:
                 self._abort(connection, str(wrong))
+
+    def _shake_hands(self, tls: ssl.SSLContext) -> None:
+        """TLS, within the time that a peer has to ask for its association."""
+        wrapped = self._socket = tls.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        wrapped.settimeout(self._settings.artim_timeout)
+        # A peer that sends a byte now and then would never time out by itself.
+        limit = threading.Timer(self._settings.artim_timeout, self.interrupt)
+        limit.daemon = True
+        limit.start()
+        try:
+            wrapped.do_handshake()
+        finally:
+            limit.cancel()
 
     def _patience(self) -> float:
         idle = self._settings.idle_timeout

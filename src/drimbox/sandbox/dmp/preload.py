@@ -7,13 +7,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lxml import etree
+
 from drimbox.foundation.clock import utc_digits
 from drimbox.foundation.uids import new_uid, new_uuid_urn
 from drimbox.foundation.xml import Builder, Element
 from drimbox.sandbox.dmp import vocabulary as v
 from drimbox.sandbox.dmp.ebrim import Submission, read_object
 from drimbox.sandbox.dmp.registering import new_identifiers, stored_entry, stored_submission
-from drimbox.sandbox.dmp.store import Store, is_current
+from drimbox.sandbox.dmp.store import Store, StoredAssociation, is_current
 
 _RIM = Builder({"rim": v.RIM}, "rim")
 _DEFAULT_FORMAT = (
@@ -66,8 +68,21 @@ def preload(store: Store, published: Published, *, repository: str, now: dt.date
         ids = new_identifiers(Submission((package,), (entry,), (), ()))
         lot = stored_submission(package, ids, kind="preload", now=now)
         stored = stored_entry(entry, published.content, ids, lot.uuid, repository=repository, now=now)
-        store.register(lot, [(stored, published.content)], [])
+        store.register(lot, [(stored, published.content)], [_member(lot.uuid, stored.uuid)])
         return stored.uuid
+
+
+def _member(submission: str, entry: str) -> StoredAssociation:
+    """The link by which a submission set is said to hold the entry."""
+    link = _RIM(
+        "Association",
+        _slot("SubmissionSetStatus", "Original"),
+        id=new_uuid_urn(),
+        associationType=v.HAS_MEMBER,
+        sourceObject=submission,
+        targetObject=entry,
+    )
+    return StoredAssociation(link.get("id", ""), v.HAS_MEMBER, submission, entry, etree.tostring(link))
 
 
 def _entry(p: Published) -> Element:

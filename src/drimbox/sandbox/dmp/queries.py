@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from drimbox.foundation.xml import Builder, Element, parse
 from drimbox.sandbox.dmp import query_slots as q
@@ -89,8 +90,14 @@ def _find_documents(hearing: Hearing, parameters: Mapping[str, Values]) -> list[
     types = parameters.get("$XDSDocumentEntryType", ((v.STABLE_DOCUMENT,),))[0]
     if v.STABLE_DOCUMENT not in types:
         return []
-    candidates = [leaf(e) for e in _visible(hearing) if e.status in statuses]
-    return [one for one in candidates if _matches(read_object(one, v.ENTRY_AUTHOR), parameters)]
+    candidates = [e for e in _visible(hearing) if e.status in statuses]
+    return [leaf(e) for e in candidates if _matches(_described(e.metadata), parameters)]
+
+
+@lru_cache(maxsize=10_000)
+def _described(metadata: bytes) -> RegistryObject:
+    """What an entry says. A long record is asked about again and again."""
+    return read_object(parse(metadata), v.ENTRY_AUTHOR)
 
 
 def _matches(entry: RegistryObject, parameters: Mapping[str, Values]) -> bool:

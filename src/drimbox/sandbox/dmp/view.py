@@ -18,6 +18,7 @@ from drimbox.sandbox.dmp import vocabulary as v
 from drimbox.sandbox.dmp.bodies import bounded_body
 from drimbox.sandbox.dmp.ebrim import read_object
 from drimbox.sandbox.dmp.faults import FaultKind, OrderedFault
+from drimbox.sandbox.dmp.orders import MAX_ORDERS_BYTES, order_authorisation, order_documents, order_patient
 from drimbox.sandbox.dmp.service import SERVICES, Dmp
 from drimbox.sandbox.dmp.store import StoredEntry, StoredSubmission
 
@@ -28,7 +29,11 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def view_routes(dmp: Dmp, *, certificate_required: bool) -> list[BaseRoute]:
-    """``/sandbox/dmp/{documents,submissions,log}`` to read, ``/sandbox/faults`` to read, add (POST), clear (DELETE)."""
+    """``/sandbox/dmp/{documents,submissions,log}`` to read, ``/sandbox/faults`` to read, add (POST), clear (DELETE).
+
+    ``/sandbox/dmp/{patients,authorisations,preload}`` take the state of a DMP, what a professional may do in it, and
+    documents that others have published (POST, see ``orders``).
+    """
 
     async def documents(_: Request) -> Response:
         entries = await run_in_threadpool(dmp.store.entries)
@@ -60,6 +65,16 @@ def view_routes(dmp: Dmp, *, certificate_required: bool) -> list[BaseRoute]:
                 return JSONResponse({"error": str(error)}, 400)
         return JSONResponse([asdict(f) for f in dmp.faults.pending()])
 
+    def taking(order: Callable[[Dmp, Any], object]) -> Endpoint:
+        async def take(request: Request) -> Response:
+            try:
+                told = json.loads(await bounded_body(request, MAX_ORDERS_BYTES) or b"")
+                return JSONResponse(await run_in_threadpool(order, dmp, told))
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                return JSONResponse({"error": str(error)}, 400)
+
+        return take
+
     def guarded(endpoint: Endpoint) -> Endpoint:
         async def guard(request: Request) -> Response:
             if certificate_required and client_certificate(request) is None:
@@ -73,6 +88,9 @@ def view_routes(dmp: Dmp, *, certificate_required: bool) -> list[BaseRoute]:
         Route("/sandbox/dmp/documents/{unique_id}", guarded(document)),
         Route("/sandbox/dmp/submissions", guarded(submissions)),
         Route("/sandbox/dmp/log", guarded(log)),
+        Route("/sandbox/dmp/patients", guarded(taking(order_patient)), methods=["POST"]),
+        Route("/sandbox/dmp/authorisations", guarded(taking(order_authorisation)), methods=["POST"]),
+        Route("/sandbox/dmp/preload", guarded(taking(order_documents)), methods=["POST"]),
         Route("/sandbox/faults", guarded(faults), methods=["GET", "POST", "DELETE"]),
     ]
 

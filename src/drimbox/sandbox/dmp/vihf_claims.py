@@ -146,6 +146,15 @@ def purpose(p: Presented) -> str | None:
     return None if right else "PurposeOfUse absent ou inconnu"
 
 
+@rule("VIHF.REASON", v.INVALID_TOKEN)
+def reason(p: Presented) -> str | None:
+    """An emergency access tells its reason, a normal one has none (standards.md E; EX_0.2-1050)."""
+    told = p.vihf.value(vihf.REASON).strip()
+    if p.vihf.emergency:
+        return None if 3 <= len(told) <= 256 else "motif de l'accès en urgence absent ou trop long"
+    return "motif donné pour un accès normal" if vihf.REASON in p.vihf.attributes else None
+
+
 @rule("VIHF.PATIENT", v.INVALID_TOKEN)
 def patient(p: Presented) -> str | None:
     """resource-id is an INS with a right key: <INS>^^^&<OID>&ISO^NH (standards.md E, J)."""
@@ -182,6 +191,7 @@ CLAIM_RULES: tuple[Rule[Presented], ...] = (
     role,
     speciality,
     purpose,
+    reason,
     resource,
     secret,
 )

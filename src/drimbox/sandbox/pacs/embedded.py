@@ -5,9 +5,10 @@ It is pynetdicom through and through and shares nothing with the code that it pl
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class EmbeddedConfig:
     port: int = 0
     known: Sequence[Destination] = ()
     host: str = "127.0.0.1"
+    takes: Mapping[str, Sequence[str]] | None = None
+    """The storage classes that it takes, each with its transfer syntaxes; None: all."""
 
 
 @dataclass(slots=True)
@@ -58,6 +61,10 @@ class Faults:
     move_stalls: bool = False
     move_changes: Callable[[Dataset], Dataset | None] | None = None
     """Changes an instance before it is sent, or leaves it out without a word."""
+    store_answers: Callable[[int, Dataset], int] | None = None
+    """The status of the instance of this number (from 0); it is kept where that is a success or a warning."""
+    store_aborts_after: int | None = None
+    """Breaks off at the instance of this number, and at all that follow, without keeping it."""
     released: threading.Event = field(default_factory=threading.Event)
     """Ends what stalls."""
 
@@ -97,11 +104,13 @@ class _Pacs:
         self.ae.require_calling_aet = [node.ae_title for node in config.known]
         for sop_class in (_VERIFICATION, _STUDY_ROOT_FIND, _STUDY_ROOT_MOVE):
             self.ae.add_supported_context(sop_class)
-        for context in AllStoragePresentationContexts:
-            if context.abstract_syntax is not None:
-                self.ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
+        storage = [c.abstract_syntax for c in AllStoragePresentationContexts if c.abstract_syntax is not None]
+        everything: Mapping[str, Sequence[str]] = {str(uid): ALL_TRANSFER_SYNTAXES for uid in storage}
+        for sop_class, syntaxes in (everything if config.takes is None else config.takes).items():
+            self.ae.add_supported_context(sop_class, list(syntaxes))
         self._known = {node.ae_title: node for node in config.known}
         self._holdings = Holdings(config.folder)
+        self._offered = itertools.count()
 
     def handlers(self) -> list[Any]:
         return [
@@ -113,10 +122,16 @@ class _Pacs:
         ]
 
     def _store(self, event: evt.Event) -> int:
+        faults, number = self.faults, next(self._offered)
+        if faults.store_aborts_after is not None and number >= faults.store_aborts_after:
+            event.assoc.abort()
+            return 0xC000
         dataset = event.dataset
-        dataset.file_meta = event.file_meta
-        self._holdings.add(dataset)
-        return 0x0000
+        status = faults.store_answers(number, dataset) if faults.store_answers is not None else 0x0000
+        if status == 0 or status & 0xF000 == 0xB000:
+            dataset.file_meta = event.file_meta
+            self._holdings.add(dataset)
+        return status
 
     def _find(self, event: evt.Event) -> Iterator[Answer]:
         faults, query = self.faults, event.identifier

@@ -28,6 +28,18 @@ _USER = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
+class OrthancTls:
+    """TLS for DICOM, both ways and with client certificates; PEM files.
+
+    HTTP stays in clear: Debian's Orthanc 1.10.1 does not survive its first HTTPS request.
+    """
+
+    certificate: Path
+    key: Path
+    authorities: Path
+
+
+@dataclass(frozen=True, slots=True)
 class OrthancConfig:
     """``state`` is a folder of its own, kept from start to start; ``known`` may ask it and be moved to."""
 
@@ -37,6 +49,7 @@ class OrthancConfig:
     http_port: int
     known: Sequence[Destination] = ()
     start_timeout: float = 30.0
+    tls: OrthancTls | None = None
 
 
 def installed() -> bool:
@@ -108,12 +121,31 @@ def _settings(config: OrthancConfig, peer: PacsPeer) -> dict[str, Any]:
         "Plugins": [str(_dicomweb())],
         "DicomAet": config.ae_title,
         "DicomPort": config.dicom_port,
-        "DicomModalities": {node.ae_title: [node.ae_title, node.host, node.port] for node in config.known},
+        "DicomModalities": {
+            node.ae_title: {
+                "AET": node.ae_title,
+                "Host": node.host,
+                "Port": node.port,
+                "UseDicomTls": config.tls is not None,
+            }
+            for node in config.known
+        },
         "DicomCheckModalityHost": True,
         "HttpPort": config.http_port,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": True,
         "RegisteredUsers": {peer.rest_user: peer.rest_password},
+        **(_tls_settings(config.tls) if config.tls is not None else {}),
+    }
+
+
+def _tls_settings(tls: OrthancTls) -> dict[str, Any]:
+    return {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(tls.certificate),
+        "DicomTlsPrivateKey": str(tls.key),
+        "DicomTlsTrustedCertificates": str(tls.authorities),
+        "DicomTlsRemoteCertificateRequired": True,
     }
 
 

@@ -9,6 +9,9 @@ people   the test professionals and where they practise
 clients  who may ask: registration and authentication
 tokens   what is signed
 ledger   logins, sessions, grants and tokens under way
+devices  logins on the professional's own device (CIBA)
+api      the API PSC of a national service, which asks for a token beside the VIHF
+proxy    a proxy e-Sante between services and the provider
 faults   what tests may make it do wrong
 provider what the endpoints below share
 ======== ===============================================================================

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
-from drimbox.sandbox.psc import authorize, discovery, endpoints, helpers, logout, pages
+from drimbox.sandbox.psc import authorize, devices, discovery, endpoints, helpers, logout, pages
 from drimbox.sandbox.psc.clients import Client
 from drimbox.sandbox.psc.faults import Faults
 from drimbox.sandbox.psc.ledger import Ledger
@@ -30,12 +30,15 @@ def psc_app(
     wallet_url: str | None = None,
     notify: LogoutNotifier | None = None,
     controls: bool = False,
+    poll_seconds: int = 5,
 ) -> Starlette:
     """A Pro Sante Connect at ``base_url`` (``https://host:port``, no path).
 
+    The application keeps its ``Provider`` in ``app.state.provider``, for what stands behind the same logins.
     ``base_url`` is for services: its listener asks for a client certificate without demanding one. ``wallet_url`` is
     where browsers are sent; it may be another listener of the same application, which asks for none. ``state`` keeps
-    the signing key over a restart. ``controls`` opens ``/sandbox/...`` (``helpers``).
+    the signing key over a restart. ``poll_seconds`` is how often a service may ask whether a professional has answered
+    on their device. ``controls`` opens ``/sandbox/...`` (``helpers``).
     """
     provider = Provider(
         base_url=base_url,
@@ -47,6 +50,7 @@ def psc_app(
         mint=Mint(f"{base_url}{REALM}", clock, state),
         faults=Faults(),
         notify=notify,
+        poll_seconds=poll_seconds,
     )
 
     def route(path: str, name: str, handler: Handler, *methods: str) -> Route:
@@ -58,6 +62,9 @@ def psc_app(
         route("/auth", "authorization", authorize.authorize, "GET"),
         route(authorize.LOGIN_PATH, "authorization", authorize.log_in, "POST"),
         route(f"{PROTOCOL}/token", "token", endpoints.token, "POST"),
+        route(f"{PROTOCOL}/ext/ciba/auth", "ciba", devices.ask, "POST"),
+        route(devices.PAGE, "authorization", devices.page, "GET"),
+        route(devices.PAGE, "authorization", devices.answer, "POST"),
         route(f"{PROTOCOL}/userinfo", "userinfo", endpoints.user_information, "GET", "POST"),
         route(f"{PROTOCOL}/token/introspect", "introspect", endpoints.introspect, "POST"),
         route(f"{PROTOCOL}/revoke", "revoke", endpoints.revoke, "POST"),
@@ -68,6 +75,9 @@ def psc_app(
         routes += [
             Route("/sandbox/users", partial(helpers.users, provider), methods=["GET"]),
             Route("/sandbox/token", partial(helpers.give_token, provider), methods=["POST"]),
+            Route("/sandbox/devices", partial(helpers.devices, provider), methods=["GET", "POST"]),
             Route("/sandbox/faults", partial(helpers.control_faults, provider), methods=["GET", "POST", "DELETE"]),
         ]
-    return Starlette(routes=routes, exception_handlers={Refused: oauth_error})
+    app = Starlette(routes=routes, exception_handlers={Refused: oauth_error})
+    app.state.provider = provider
+    return app

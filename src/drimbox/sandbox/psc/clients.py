@@ -24,6 +24,8 @@ class Client:
     It has a ``secret`` or a ``certificate_subject`` (the whole subject DN of its ORG AUTH_CLI, RFC 4514 form, the order
     of the RDN being free): with a certificate, its tokens are bound to it. Addresses are compared letter by letter.
     ``backchannel_logout`` is called, ``frontchannel_logout`` shown in a frame, when a session it took part in ends.
+    ``ciba``: it may ask for logins on the professional's device, which PSC grants service by service and to
+    certificates alone (standards.md F.5).
     """
 
     client_id: str
@@ -34,6 +36,7 @@ class Client:
     post_logout_redirect_uris: tuple[str, ...] = ()
     backchannel_logout: str | None = None
     frontchannel_logout: str | None = None
+    ciba: bool = False
 
     def __post_init__(self) -> None:
         if (self.secret is None) == (self.certificate_subject is None):

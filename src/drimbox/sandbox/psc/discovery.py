@@ -9,7 +9,7 @@ from drimbox.sandbox.psc.provider import SCOPE, Provider
 from drimbox.sandbox.psc.tokens import ACR
 
 CLIENT_METHODS = ["client_secret_basic", "client_secret_post", "tls_client_auth"]
-GRANTS = ["authorization_code", "refresh_token"]
+GRANTS = ["authorization_code", "refresh_token", "urn:openid:params:grant-type:ciba"]
 
 
 async def discovery(provider: Provider, _request: Request) -> Response:
@@ -19,6 +19,7 @@ async def discovery(provider: Provider, _request: Request) -> Response:
         "introspection_endpoint": provider.endpoint("token/introspect"),
         "revocation_endpoint": provider.endpoint("revoke"),
         "userinfo_endpoint": provider.endpoint("userinfo"),
+        "backchannel_authentication_endpoint": provider.endpoint("ext/ciba/auth"),
     }
     return JSONResponse(
         {
@@ -31,6 +32,8 @@ async def discovery(provider: Provider, _request: Request) -> Response:
             "frontchannel_logout_session_supported": True,
             "backchannel_logout_supported": True,
             "backchannel_logout_session_supported": True,
+            "backchannel_token_delivery_modes_supported": ["poll"],
+            "backchannel_user_code_parameter_supported": False,
             "grant_types_supported": GRANTS,
             "acr_values_supported": [ACR],
             "response_types_supported": ["code"],

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.http_server import client_certificate
 from drimbox.sandbox.forms import read_form
+from drimbox.sandbox.psc import devices
 from drimbox.sandbox.psc.clients import Caller, authenticate
 from drimbox.sandbox.psc.ledger import Grant, Kind, Token
 from drimbox.sandbox.psc.provider import NO_STORE, SCOPE, Provider
@@ -36,8 +37,11 @@ async def token(provider: Provider, request: Request) -> Response:
             grant = _rotated(provider, caller, form)
             # OpenID Connect Core 12.2: the id_token of a refresh should carry no nonce.
             nonce = None
+        case devices.GRANT:
+            grant = devices.redeemed(provider, caller, form)
+            nonce = None
         case _:
-            raise Refused("grant_type : authorization_code ou refresh_token", code="unsupported_grant_type")
+            raise Refused("grant_type : authorization_code, refresh_token ou ciba", code="unsupported_grant_type")
     logger.info("tokens given to %s", caller.client.client_id)
     return JSONResponse(_tokens(provider, grant, caller, nonce), headers=NO_STORE)
 

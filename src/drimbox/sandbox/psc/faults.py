@@ -30,6 +30,7 @@ FAULTS: Mapping[str, frozenset[str]] = {
         "expired",
         "no-refresh-token",
     },
+    "ciba": _REACH,
     "userinfo": _REACH | {"other-subject", "no-practices", "empty"},
     "introspect": _REACH | {"inactive", "other-certificate"},
     "logout": _REACH,

@@ -45,6 +45,24 @@ async def give_token(provider: Provider, request: Request) -> Response:
     )
 
 
+async def devices(provider: Provider, request: Request) -> Response:
+    """``GET /sandbox/devices``: what rings; ``POST {"user": login, "confirmed": true}``: that user's answer."""
+    ringing = provider.ledger.ringing()
+    if request.method == "POST":
+        wanted = await read_json(request)
+        confirmed = wanted.get("confirmed")
+        if not isinstance(confirmed, bool):
+            raise Refused("confirmed : true ou false", code="invalid_request")
+        mine = [known for known in ringing if known.user.login == wanted.get("user")]
+        if not mine:
+            raise Refused("Rien n'attend cet utilisateur", code="invalid_request")
+        for known in mine:
+            provider.ledger.answer_device(known.auth_req_id, confirmed=confirmed)
+        ringing = mine
+    shown = [{"user": known.user.login, "binding": known.binding, "channel": known.channel} for known in ringing]
+    return JSONResponse(shown, headers=NO_STORE)
+
+
 async def control_faults(provider: Provider, request: Request) -> Response:
     """``GET``, ``POST``, ``DELETE /sandbox/faults``: see ``faults``."""
     if request.method == "POST":

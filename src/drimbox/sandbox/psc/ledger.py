@@ -85,6 +85,22 @@ class Token:
     used: bool = False
 
 
+@dataclass(slots=True)
+class DeviceRequest:
+    """A login that waits for its user on their device (CIBA): ``confirmed`` None as long as they have not answered."""
+
+    auth_req_id: str
+    client_id: str
+    user: User
+    binding: str
+    channel: str
+    scope: str
+    ends_at: dt.datetime
+    interval: int
+    polled_at: dt.datetime | None = None
+    confirmed: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Login:
     asked: Asked
@@ -102,6 +118,7 @@ class Ledger:
         self._sessions: dict[str, Session] = {}
         self._grants: dict[str, Grant] = {}
         self._tokens: dict[str, Token] = {}
+        self._devices: dict[str, DeviceRequest] = {}
 
     # -- the login page
 
@@ -144,6 +161,59 @@ class Ledger:
             return None
         session.ended = True
         return session
+
+    # -- logins on a device
+
+    def ask_device(
+        self, client_id: str, user: User, binding: str, channel: str, scope: str, life: dt.timedelta, interval: int
+    ) -> DeviceRequest:
+        """Ring a user's device. A second request of the same service for the same user takes the place of the first."""
+        self._sweep()
+        self._devices = {
+            key: known
+            for key, known in self._devices.items()
+            if (known.client_id, known.user.login) != (client_id, user.login) or known.confirmed is not None
+        }
+        ends_at = self._clock.now() + life
+        asked = DeviceRequest(new_secret(), client_id, user, binding, channel, scope, ends_at, interval)
+        self._devices[asked.auth_req_id] = asked
+        return asked
+
+    def ringing(self) -> list[DeviceRequest]:
+        """The requests that nobody has answered yet."""
+        now = self._clock.now()
+        return [known for known in self._devices.values() if known.confirmed is None and now < known.ends_at]
+
+    def answer_device(self, auth_req_id: str, *, confirmed: bool) -> bool:
+        """The user's answer, once; False when the request does not ring any more."""
+        known = self._devices.get(auth_req_id)
+        if known is None or known.confirmed is not None or self._clock.now() >= known.ends_at:
+            return False
+        known.confirmed = confirmed
+        return True
+
+    def poll_device(self, auth_req_id: str, client_id: str) -> Grant:
+        """The grant of a confirmed request, once. Raises ``Refused`` with the code of CIBA 11 otherwise."""
+        known = self._devices.get(auth_req_id)
+        if known is None or known.client_id != client_id:
+            raise Refused("auth_req_id inconnu, déjà utilisé, ou d'un autre client", code="invalid_grant")
+        now = self._clock.now()
+        last, known.polled_at = known.polled_at, now
+        # A tenth of a second is allowed to the network.
+        if last is not None and (now - last).total_seconds() < known.interval - 0.1:
+            known.interval += 5
+            raise Refused("Question posée trop tôt", code="slow_down")
+        if now >= known.ends_at:
+            raise Refused("La demande a expiré", code="expired_token")
+        if known.confirmed is None:
+            raise Refused("L'utilisateur n'a pas encore répondu", code="authorization_pending")
+        del self._devices[auth_req_id]
+        if not known.confirmed:
+            raise Refused("L'utilisateur a refusé", code="access_denied")
+        session, _ = self.open_session(known.user)
+        session.clients.add(client_id)
+        asked = Asked(client_id, "", known.scope, "", "", "")
+        return Grant(session, asked, now, redeemed=True)
 
     # -- grants and tokens
 
@@ -218,6 +288,7 @@ class Ledger:
         self._cookies = {k: v for k, v in self._cookies.items() if v.alive(now)}
         self._grants = {k: v for k, v in self._grants.items() if now < v.session.authenticated_at + kept}
         self._tokens = {k: v for k, v in self._tokens.items() if now < v.ends_at + REFRESH_LIFE}
-        tables = (self._logins, self._sessions, self._grants, self._tokens)
+        self._devices = {k: v for k, v in self._devices.items() if now < v.ends_at + LOGIN_LIFE}
+        tables = (self._logins, self._sessions, self._grants, self._tokens, self._devices)
         if any(len(table) >= MAX_ENTRIES for table in tables):
             raise Refused("Trop de connexions en cours", code="temporarily_unavailable")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from drimbox.sandbox.psc.clients import Client
+from drimbox.sandbox.psc.ledger import DeviceRequest
 from drimbox.sandbox.psc.people import User
 from drimbox.sandbox.psc.provider import NO_STORE
 
@@ -26,6 +27,14 @@ def login(client: Client, users: Sequence[User], csrf_token: str, return_origin:
         {"client": client, "users": users, "csrf_token": csrf_token},
         form_action=f"'self' {return_origin}",
     )
+
+
+def device(ringing: Sequence[DeviceRequest], clients: Mapping[str, Client], path: str) -> Response:
+    """A telephone with the e-CPS of every test user: what rings on it."""
+    asked = [(each, clients[each.client_id]) for each in ringing if each.client_id in clients]
+    page = _page("device.html", {"asked": asked, "path": path}, form_action="'self'")
+    page.headers["Refresh"] = "2"
+    return page
 
 
 def problem(title: str, reason: str) -> Response:

@@ -43,6 +43,7 @@ class Provider:
     mint: Mint
     faults: Faults
     notify: LogoutNotifier | None
+    poll_seconds: int = 5
 
     @property
     def issuer(self) -> str:

@@ -48,11 +48,12 @@ class Mint:
         """An access token; bound to the client's certificate when it proved itself by one (RFC 8705 3.1)."""
         user = token.grant.session.user
         claims = self._common(token) | {
-            "nonce": token.grant.asked.nonce,
             "authMode": "MOBILE",
             "otherIds": other_ids(user),
             "preferred_username": user.national_id,
         }
+        if token.grant.asked.nonce:
+            claims["nonce"] = token.grant.asked.nonce
         if certificate is not None:
             claims["cnf"] = {"x5t#S256": thumbprint(certificate)}
         return self._sign(claims)
