@@ -130,7 +130,7 @@ async def test_from_the_call_to_the_images(site: Site, chromium: Browser, tmp_pa
     assert await page.title() == "PAT-TROIS DOMINIQUE – Images · DRIMbox"
     viewer = page.frame_locator("iframe.viewer")
     await expect(viewer.get_by_text("PAT-TROIS, DOMINIQUE").first).to_be_visible()
-    await expect(viewer.get_by_text("Ne pas utiliser pour le diagnostic").first).to_be_visible()
+    await expect(viewer.get_by_text("Non destiné au diagnostic").first).to_be_visible()
     await expect(viewer.get_by_text("Études").first).to_be_visible()
     # Another series, in the same viewer, by a double click: JPEG 2000, decoded in the browser.
     before = await canvas_pixels(page)
@@ -190,7 +190,9 @@ async def test_what_fails_is_said_and_the_rest_is_shown(site: Site, chromium: Br
     await log_in(page, site, DOMINIQUE.call())
     await page.click("text=Ouvrir les images")
     await shows_an_image(page)
-    await expect(page.locator("#pannes")).to_contain_text("Série 1 : Récupération des images interrompue")
+    await expect(page.locator("#pannes")).to_contain_text("Récupération des images interrompue")
+    await expect(page.locator("#pannes li")).to_have_count(1)
+    await expect(page.locator("#pannes li")).to_contain_text("Série 1 ")
     site.sources.failures.clear()
     await page.click("#pannes button")
     await shows_an_image(page)

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 expect.set_options(timeout=30_000)
 
 LOGIN, PERSON = "doc0036790", "899700367909"
-SECOND = replace(PATIENT_AT_B, ins="207058575627097", ipp="IPP-B-4712")
+SECOND = replace(PATIENT_AT_B, ins="279035121519088", ipp="IPP-B-4712")
 CX = f"{SECOND.ins}^^^&{SECOND.ins_oid}&ISO^NH"
 STRUCTURE = ("1750803447", "Centre de radiologie Ambroise")
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"

@@ -111,7 +111,6 @@ async def _shared(
     services: Services, section: ConsumerCacheSection, structures: Sequence[ConsumerStructure], wado: WadoClient
 ) -> AsyncIterator[SeriesFetcher]:
     state = services.settings.box.state_dir
-    sealed = section.key_file is not None
     master = secret_key(section.key_file) if section.key_file else own_key(state / "keys" / "consumer-cache.key")
     hour, minute = section.day_ends.split(":")
     limits = Limits(
@@ -131,7 +130,8 @@ async def _shared(
         Retention(section.hours, dt.time(int(hour), int(minute))),
         services.clock,
         _site_of(structures),
-        sealed=sealed,
+        # Images of other sites, under no more than the file rights of this one: never in clear.
+        sealed=True,
     ) as fetcher:
         yield fetcher
 

@@ -75,7 +75,9 @@ class ConsumerCacheSection(Section):
     min_free_gb: float = Field(2, ge=0, description="GB that stay free on its disk")
     cache_dir: Path | None = Field(None, description="its folder; none: `consumer-cache` in box.state_dir")
     key_file: Path | None = Field(
-        None, description="file with a secret of 32 bytes or more: the images on the disk are then encrypted under it"
+        None,
+        description="file with a secret of 32 bytes or more, under which the images on the disk are encrypted; none: "
+        "the box makes its own, `keys/consumer-cache.key` in box.state_dir",
     )
     prefetch: int = Field(
         0,
