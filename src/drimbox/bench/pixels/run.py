@@ -16,6 +16,7 @@ from drimbox.bench.pixels.box import Keys, Neighbours, bare, box, neighbours
 from drimbox.bench.pixels.comparison import Comparison, Goal
 from drimbox.bench.pixels.images import Batch, Plan
 from drimbox.bench.pixels.load import US
+from drimbox.bench.pixels.proxied import secured
 from drimbox.bench.rows import Row
 
 Say = Callable[[str], None]
@@ -119,12 +120,17 @@ def _served(folder: Path, near: Neighbours, batches: _Batches, options: Options,
     keys = Keys(folder / "pki")
     cached = (batches.reference, *others)
     files = {serving.path_of(batch): batch.files for batch in cached}
-    with box(folder / "box", near, keys, cached) as ours, bare(folder / "bare-http", keys, files) as least:
+    with (
+        box(folder / "box", near, keys, cached) as ours,
+        bare(folder / "bare-http", keys, files) as least,
+        secured(near.dicomweb, keys, folder / "nginx") as proxied,
+    ):
+        beside = serving.Servers(near.dicomweb, proxied, least)
         say("WADO-RS, not cached")
         rows = serving.uncached(ours, near, batches.reference, folder, rounds)
         say("WADO-RS, cached")
         for batch in cached:
-            rows += serving.cached(ours, near, least, batch, rounds)
+            rows += serving.cached(ours, beside, batch, rounds)
         say("transcoding")
         rows += serving.transcoded(ours, near, batches.ct, rounds, goals=True)
         rows += serving.transcoded(ours, near, batches.mammography, rounds, goals=False)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from drimbox.pacs.dimse.client import ClientAssociation
 from drimbox.pacs.identifier import Tag, encoder
 
 _JSON = "application/dicom+json"
-_ORTHANC, _BARE = "Orthanc", "bare"
+_ORTHANC, _PROXIED, _BARE = "Orthanc", "Orthanc behind nginx", "bare"
 _TLS = {False: "clear", True: "mutual TLS"}
 # Name, UID, floor and aim of the goals, in images of 512 x 512 a second.
 _SYNTAXES = (
@@ -38,22 +39,37 @@ def path_of(batch: Batch, rest: str = "") -> str:
     return f"/studies/{batch.study_uid}/series/{batch.series_uid}{rest}"
 
 
-def cached(box: Box, near: Neighbours, bare: Bare, batch: Batch, rounds: int) -> list[Comparison]:
-    """A series that the box has on its disk, in clear and over mutual TLS.
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What serves the same series beside the box: Orthanc in the clear; the same behind nginx over mutual TLS, for
+    Debian's own dies of the first request over TLS (None: nginx is not installed); the bare server of files, which is
+    given the same cipher as the box: what can be had at all here."""
 
-    Beside Orthanc's, which is in clear (Debian's dies of the first request over TLS), and beside the bare server, which
-    is given the same cipher: what can be had at all here.
-    """
+    orthanc: Address
+    proxied: Address | None
+    bare: Bare
+
+    def beside(self, *, tls: bool) -> tuple[str, dict[str, Address]]:
+        """The one that the goals are about, and all by name."""
+        found = {_ORTHANC: self.orthanc, _BARE: self.bare.address(tls=tls)}
+        if tls and self.proxied is not None:
+            return _PROXIED, {_PROXIED: self.proxied, **found}
+        return _ORTHANC, found
+
+
+def cached(box: Box, servers: Servers, batch: Batch, rounds: int) -> list[Comparison]:
+    """A series that the box has on its disk, in clear and over mutual TLS."""
     rows = []
     _have(box, batch)
     for tls in (False, True):
         row = Comparison(f"WADO-RS, cached: {batch.name}, {batch.megabytes:.0f} MB, {_TLS[tls]}", "MB/s", True)
-        row.floor, row.aim = Goal(times=1.5, beside=_ORTHANC), Goal(times=2.5, beside=_ORTHANC)
-        address, least = box.address(batch, tls=tls), bare.address(tls=tls)
-        beside = {_ORTHANC: partial(_rate, near.dicomweb, batch), _BARE: partial(_rate, least, batch)}
-        for one in (address, near.dicomweb, least):
+        address = box.address(batch, tls=tls)
+        rival, beside = servers.beside(tls=tls)
+        row.floor, row.aim = Goal(times=1.5, beside=rival), Goal(times=2.5, beside=rival)
+        for one in (address, *beside.values()):
             fetch(one, path_of(batch), as_stored())
-        _in_turns(row, box, rounds, partial(_rate, address, batch), beside)
+        theirs = {name: partial(_rate, one, batch) for name, one in beside.items()}
+        _in_turns(row, box, rounds, partial(_rate, address, batch), theirs)
         rows.append(row)
     clear, secure = rows
     if secure.median < 0.8 * clear.median and secure.limit.startswith("CPU"):
