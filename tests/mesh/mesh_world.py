@@ -92,7 +92,7 @@ class World:
     async def publish(self, letter: str) -> tuple[str, ...]:
         """Have site A publish an official exam, by the form message; its studies. Once is enough for all tests."""
         known = exam(letter)
-        if not set(known.studies) <= await story.current_studies(self.mesh):
+        if not all([await self.kos(study) for study in known.studies]):
             await self.accepted(letters.oru(letters.Letter(known, control()), NOW))
             for study in known.studies:
                 await self.published(study)
@@ -126,10 +126,8 @@ class World:
         """The KOS of a study in the DMP, as its view describes them."""
         return [
             d
-            for d in await self.documents()
-            if d["mime"] == "application/dicom"
-            and any(r.split("^")[0] == study_uid for r in d["references"])
-            and (d["status"] == APPROVED or not current)
+            for d in await self.view(f"/dmp/documents?study={study_uid}")
+            if d["mime"] == "application/dicom" and (d["status"] == APPROVED or not current)
         ]
 
     async def published(self, study_uid: str, patience: float = 40.0) -> dict[str, Any]:

@@ -82,6 +82,9 @@ async def test_publication_and_its_view(running: Running) -> None:
     kos = listed[0]
     assert (kos["unique_id"], kos["status"].rpartition(":")[2]) == (wire.unique_id, "Approved")
     assert kos["confidentiality"] == ["N"]
+    study = next(r for r in kos["references"] if r.endswith("studyInstanceUID")).split("^")[0]
+    assert json.loads((await running.view(f"dmp/documents?study={study}")).body) == [kos]
+    assert json.loads((await running.view(f"dmp/documents?study={study[:-1]}")).body) == []
     octets = await running.view(f"dmp/documents/{wire.unique_id}")
     assert (octets.body, octets.headers["Content-Type"]) == (wire.content, "application/dicom")
     assert (await running.view("dmp/documents/1.2.3")).status == 404

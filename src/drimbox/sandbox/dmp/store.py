@@ -173,6 +173,10 @@ class Store:
         where, values = ("WHERE patient = ?", (patient,)) if patient is not None else ("", ())
         return self._entries(where, values)
 
+    def entries_that_say(self, text: str) -> list[StoredEntry]:
+        """Entries whose metadata have these words somewhere, oldest first."""
+        return self._entries("WHERE instr(metadata, ?) > 0", (text.encode(),))
+
     def entry(self, *, uuid: str = "", unique_id: str = "") -> StoredEntry | None:
         found = self._entries("WHERE uuid = ? OR unique_id = ?", (uuid, unique_id))
         return found[0] if found else None

@@ -31,13 +31,24 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def view_routes(dmp: Dmp, *, certificate_required: bool) -> list[BaseRoute]:
     """``/sandbox/dmp/{documents,submissions,log}`` to read, ``/sandbox/faults`` to read, add (POST), clear (DELETE).
 
+    ``documents?study=UID`` gives those that name that study alone.
+
     ``/sandbox/dmp/{patients,authorisations,preload}`` take the state of a DMP, what a professional may do in it, and
     documents that others have published (POST, see ``orders``).
     """
 
-    async def documents(_: Request) -> Response:
-        entries = await run_in_threadpool(dmp.store.entries)
-        return JSONResponse([described(e) for e in entries])
+    descriptions = _Descriptions()
+
+    async def documents(request: Request) -> Response:
+        study = request.query_params.get("study", "")
+
+        def asked_for() -> list[dict[str, Any]]:
+            if not study:
+                return [descriptions.of(entry) for entry in dmp.store.entries()]
+            near = [descriptions.of(entry) for entry in dmp.store.entries_that_say(study)]
+            return [one for one in near if any(r.split("^")[0] == study for r in one["references"])]
+
+        return JSONResponse(await run_in_threadpool(asked_for))
 
     async def document(request: Request) -> Response:
         unique_id = request.path_params["unique_id"]
@@ -93,6 +104,19 @@ def view_routes(dmp: Dmp, *, certificate_required: bool) -> list[BaseRoute]:
         Route("/sandbox/dmp/preload", guarded(taking(order_documents)), methods=["POST"]),
         Route("/sandbox/faults", guarded(faults), methods=["GET", "POST", "DELETE"]),
     ]
+
+
+class _Descriptions:
+    """What was described once is described again only when it changed: the view is asked many times a second."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[StoredEntry, dict[str, Any]]] = {}
+
+    def of(self, entry: StoredEntry) -> dict[str, Any]:
+        known = self._known.get(entry.uuid)
+        if known is None or known[0] != entry:
+            known = self._known[entry.uuid] = (entry, described(entry))
+        return known[1]
 
 
 def described(entry: StoredEntry) -> dict[str, Any]:
