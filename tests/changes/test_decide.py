@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from changes.iocm_wire import encoded
@@ -69,6 +69,7 @@ def test_the_note_of_the_sandbox() -> None:
 
 
 @settings(max_examples=200)
+@example(FILE.index(b"\x40\x00\x43\xa0"))
 @given(st.integers(0, len(FILE) - 1))
 def test_a_cut_note_is_refused(end: int) -> None:
     """Whole or refused: never part of what it rejects."""

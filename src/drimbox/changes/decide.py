@@ -46,7 +46,10 @@ def read_change(file: bytes, sop_instance_uid: str) -> Change:
 
 
 def decide(note: KeyNote) -> Change:
-    """Raises ``Refused``: ``iocm-study`` (a study without a UID), ``iocm-empty`` (a rejection of nothing)."""
+    """Raises ``Refused``: ``iocm-unreadable`` (no document title, without which a rejection would pass for an ordinary
+    note: type 1 in PS3.3 C.17.6), ``iocm-study`` (a study without a UID), ``iocm-empty`` (a rejection of nothing)."""
+    if not note.title.code:
+        raise Refused("La note d'objets clés n'a pas de titre", code="iocm-unreadable")
     studies = tuple(sorted({note.study_uid, *(r.study_uid for r in note.references)}))
     if not all(uids.is_plausible(uid) for uid in studies):
         raise Refused("La note désigne un examen sans identifiant valable", code="iocm-study")
