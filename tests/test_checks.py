@@ -1,4 +1,4 @@
-"""The two runs of pytest that ``./drimbox test`` starts side by side."""
+"""The runs that ``./drimbox test`` starts side by side."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What ``./drimbox test`` runs: style, types, and the tests, in two runs of pytest side by side.
+"""What ``./drimbox test`` runs: style, then types and the tests, in several runs side by side.
 
-The tests that start a whole mesh or a PACS mostly wait; the others mostly compute. Together they take little longer
-than the longer half.
+The tests that start a whole mesh, a PACS or a browser mostly wait; the others mostly compute. Together they take little
+longer than the longest.
 """
 
 from __future__ import annotations
@@ -13,8 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-# Tests that mostly wait: for programs to start, for work to be taken up again, for pages.
-_WAITING = ("tests/mesh", "tests/chaos", "tests/bench", "tests/consumer", "tests/reconciliation")
+# Two runs of tests that mostly wait: for programs to start, for work to be taken up again, for pages. Those of the
+# mesh share one mesh. The third run has all the others.
+_WAITING = {
+    "1": ("tests/mesh",),
+    "2": (
+        "tests/bench",
+        "tests/bench_pixels",
+        "tests/certificates",
+        "tests/chaos",
+        "tests/console",
+        "tests/consumer",
+        "tests/importing",
+        "tests/reconciliation",
+    ),
+}
 _UNHURRIED = ("-o", "faulthandler_timeout=0")
 _LAST_WORDS = 5.0
 
@@ -25,7 +38,8 @@ def check(home: Path, *, slow: bool, arguments: Sequence[str]) -> int:
     ``arguments`` go to pytest, which then runs once, for a part of the tests.
     """
     tools = Path(sys.executable).parent
-    for command in (["ruff", "format", "--check", "src", "tests"], ["ruff", "check", "src", "tests"], ["mypy"]):
+    style = (["ruff", "format", "--check", "src", "tests"], ["ruff", "check", "src", "tests"])
+    for command in (*style, ["mypy"]) if arguments else style:
         status = subprocess.run([str(tools / command[0]), *command[1:]], cwd=home, check=False).returncode  # noqa: S603
         if status:
             return status
@@ -33,10 +47,13 @@ def check(home: Path, *, slow: bool, arguments: Sequence[str]) -> int:
     marked = [*_UNHURRIED, "-m", "not chaos"] if slow else ["-m", "not slow and not chaos"]
     if arguments:
         return subprocess.run([*pytest, *marked, *arguments], cwd=home, check=False).returncode  # noqa: S603
-    # Each run has its own cache of what failed last.
-    first = [*pytest, *marked, "-o", "cache_dir=.pytest_cache/waiting", *_WAITING]
-    second = [*pytest, *marked, *(f"--ignore={folder}" for folder in _WAITING)]
-    return side_by_side({"1": first, "2": second}, home)
+    left = [f"--ignore={folder}" for folders in _WAITING.values() for folder in folders]
+    runs = {
+        # Each run has its own cache of what failed last.
+        name: [*pytest, *marked, "-o", f"cache_dir=.pytest_cache/{name}", *what]
+        for name, what in {**_WAITING, "3": left}.items()
+    }
+    return side_by_side({"types": [str(tools / "mypy")], **runs}, home)
 
 
 def chaos(home: Path, arguments: Sequence[str]) -> int:
@@ -67,6 +84,9 @@ def side_by_side(commands: dict[str, list[str]], home: Path) -> int:
         statuses = [process.wait() for process in running.values()]
     for reader in readers:
         reader.join(_LAST_WORDS)
+    for name, status in zip(running, statuses, strict=True):
+        if status:
+            print(f"{name}| ended with {status}", flush=True)
     # One that a signal ended has a negative status.
     return max(abs(status) for status in statuses)
 

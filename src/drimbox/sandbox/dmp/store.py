@@ -175,7 +175,7 @@ class Store:
 
     def entries_that_say(self, text: str) -> list[StoredEntry]:
         """Entries whose metadata have these words somewhere, oldest first."""
-        return self._entries("WHERE instr(metadata, ?) > 0", (text.encode(),))
+        return self._entries("WHERE instr(metadata, CAST(? AS BLOB)) > 0", (text,))
 
     def entry(self, *, uuid: str = "", unique_id: str = "") -> StoredEntry | None:
         found = self._entries("WHERE uuid = ? OR unique_id = ?", (uuid, unique_id))
