@@ -248,11 +248,11 @@ def test_the_list_is_sorted_by_date_modality_or_region() -> None:
 def test_a_very_long_list_is_joined_at_once() -> None:
     entries = [kos(f"1.{n}", f"2.{n}", f"A{n}") for n in range(1500)]
     entries += [report(f"3.{n}", f"2.{n}") for n in range(1500)]
-    started = time.perf_counter()
+    started = time.process_time()
     lines = exams(*entries)
     assert len(lines) == 1500
     assert all(len(line.reports) == 1 for line in lines)
-    assert time.perf_counter() - started < 1.5
+    assert time.process_time() - started < 1.5
 
 
 # --- asked in parts ---------------------------------------------------------------------------------------------------

@@ -238,10 +238,10 @@ def test_dciodvfy_finds_no_error(shape: str, tmp_path: Path) -> None:
 
 def test_ten_thousand_images_are_no_burden() -> None:
     study = study_of((5000, 5000))
-    started = time.perf_counter()
+    started = time.process_time()
     octets = build(study=study)
-    written = time.perf_counter()
+    written = time.process_time()
     assert read_manifest(octets).instance_count == 10_000
-    # A tenth of a second and two on the development machine: the bound leaves room for a busy one.
+    # Of the processor, whatever else the machine does: a tenth of a second and two on the development machine.
     assert written - started < 3
-    assert time.perf_counter() - written < 6
+    assert time.process_time() - written < 6
