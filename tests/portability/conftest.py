@@ -36,7 +36,7 @@ def other_dsn(dsn: str) -> Iterator[str]:
     """The database of a second box, empty."""
     name = dsn.partition("?")[0].rpartition("/")[2]
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}_b TEMPLATE drimbox_template")
+        connection.execute(f"CREATE DATABASE {name}_b TEMPLATE drimbox_template STRATEGY file_copy")
     yield dsn.replace(f"/{name}?", f"/{name}_b?", 1)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name}_b WITH (FORCE)")
