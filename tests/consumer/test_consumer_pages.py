@@ -521,6 +521,32 @@ async def test_states_are_shown_and_hidden_documents_warn_first(site: Site, stud
     assert b"iframe" in opened.body
 
 
+async def test_who_was_warned_goes_on_to_where_they_were_going(site: Site, study: Study, tmp_path: Path) -> None:
+    study.kos = replace(study.kos, confidentiality=(*study.kos.confidentiality, HIDDEN_FROM_PATIENT))
+    site.hold(DOMINIQUE, study, make_study(tmp_path, DOMINIQUE, [[CT]], day="20220310"))
+    browser = site.browser()
+    listed = await site.log_in(browser)
+    keys = re.findall(rb'name="examen" value="([^"]+)"', listed.body)
+    beside = "&".join(f"examen={key.decode()}" for key in keys)
+    call = browser.path
+    warned = await browser.get(f"{call}/comparaison?{beside}")
+    assert "n'est pas encore visible par le patient" in text_of(warned)
+    opened = await browser.submit(warned, "")
+    assert b"hangingProtocolId=drimbox-comparaison-2" in opened.body
+    # Once for the whole call; and never to another page than one of it.
+    series = await browser.get(link(listed, "Séries"))
+    assert "Ouvrir cette série" in text_of(series)
+    for elsewhere in (
+        "https://example.org/",
+        "//example.org/appel",
+        f"{call}x/",
+        "/appel/autre/",
+        f"{call}/\\example.org",
+    ):
+        await browser.submit(warned, "", retour=elsewhere)
+        assert browser.path == call, elsewhere
+
+
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 

@@ -318,7 +318,7 @@ async def test_a_pacs_that_answers_before_it_has_sent(tmp_path: Path, studies: P
         pacs = Pacs("essai", "127.0.0.1", port, "PYNET")
         async with desk(pacs, tmp_path / "spool") as opened:
             sender = asyncio.create_task(asyncio.to_thread(send_later, opened.receiver.port, studies / "B"))
-            got = await take(opened.source(late_timeout=3))
+            got = await take(opened.source(late_timeout=20))
             await sender
             assert len(got) == 20
             assert opened.folders() == []

@@ -37,6 +37,7 @@ from drimbox.consumer.web.desk import (
     ready,
     see_other,
     session_of,
+    way_back,
 )
 from drimbox.foundation.errors import DrimboxError, Refused, Rejected
 from drimbox.record.audit import Kind, Object, Thing
@@ -144,9 +145,7 @@ async def decide(request: Request) -> Response:
     if first(fields, "decision") != "oui":
         raise Refused("Cochez la case qui atteste votre décision, puis validez", code="form")
     key = request.path_params["document"]
-    back = first(fields, "retour")
-    if not back.startswith(f"/appel/{call.id}/") or "\\" in back or any(c < " " for c in back):
-        back = f"/appel/{call.id}"
+    back = way_back(fields, call)
     desk = desk_of(request)
     document = call.document(key)
     if document is None:

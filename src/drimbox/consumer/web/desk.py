@@ -163,6 +163,19 @@ def first(fields: Mapping[str, Sequence[str]], name: str) -> str:
     return fields[name][0] if fields.get(name) else ""
 
 
+def here(request: Request) -> str:
+    """The page that was asked for, as a way back to it; addresses of this origin never tell a patient."""
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+
+
+def way_back(fields: Mapping[str, Sequence[str]], call: OpenCall) -> str:
+    """Where a form says that the user was going (``retour``): a page of the same call, else the call's own."""
+    back = first(fields, "retour")
+    if not back.startswith(f"/appel/{call.id}/") or "\\" in back or any(c < " " for c in back):
+        return f"/appel/{call.id}"
+    return back
+
+
 async def body_of(request: Request, limit: int) -> bytes:
     """The body, ``limit`` bytes at most. Raises ``Refused`` (``body-size``)."""
     received = bytearray()

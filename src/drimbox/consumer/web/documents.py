@@ -20,7 +20,7 @@ from drimbox.consumer.sessions import Gone, OpenCall, Session
 from drimbox.consumer.surroundings import Means, Surroundings
 from drimbox.consumer.traits_found import traits_found, used_names
 from drimbox.consumer.web.access import emergency_over
-from drimbox.consumer.web.desk import Desk, call_of, desk_of, first, form_of, page, ready, see_other, session_of
+from drimbox.consumer.web.desk import Desk, call_of, desk_of, first, form_of, here, page, ready, see_other, session_of
 from drimbox.foundation.errors import Refused, Rejected
 from drimbox.identity.traits import parse_date
 
@@ -88,7 +88,7 @@ async def series(request: Request) -> Response:
     key = request.path_params["document"]
     exam, document = await found_document(call, key)
     if document.warning and key not in call.warned:
-        return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
+        return page(request, "warning.html", session=session, call=call, document=document, target=here(request))
     content = await surroundings_of(request, call).content(who, document)
     traits_found(call, content.manifest)
     return page(request, "series.html", session=session, call=call, exam=exam, document=document, content=content)

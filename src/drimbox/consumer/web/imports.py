@@ -13,7 +13,7 @@ from drimbox.consumer.identity_check import require_agreement
 from drimbox.consumer.kos import KosContent
 from drimbox.consumer.professional import LoginEnded
 from drimbox.consumer.sessions import Gone, OpenCall, Session
-from drimbox.consumer.web.desk import call_of, desk_of, first, form_of, page, ready, see_other, session_of
+from drimbox.consumer.web.desk import call_of, desk_of, first, form_of, here, page, ready, see_other, session_of
 from drimbox.consumer.web.documents import found_document, search, surroundings_of
 from drimbox.foundation.errors import Refused
 from drimbox.importing.course import TRAITS_DIFFER
@@ -223,9 +223,7 @@ async def content_of(request: Request, session: Session, call: OpenCall) -> tupl
     if exam.images is None or document is not exam.images:
         raise Gone("Cet examen n'a pas d'images partagées")
     if document.warning and key not in call.warned:
-        return who, page(
-            request, "warning.html", session=session, call=call, document=document, target=request.url.path
-        )
+        return who, page(request, "warning.html", session=session, call=call, document=document, target=here(request))
     content = await surroundings_of(request, call).content(who, document)
     rules = desk_of(request).opener.rules
     require_agreement("KOS", content.differences, rules, decided=key in call.decided, key=key)

@@ -10,7 +10,7 @@ from drimbox.consumer.exams import Document, Exam
 from drimbox.consumer.report_document import ReportDocument
 from drimbox.consumer.sessions import Gone, OpenCall, Session
 from drimbox.consumer.traits_found import traits_found
-from drimbox.consumer.web.desk import call_of, desk_of, form_of, page, ready, see_other, session_of
+from drimbox.consumer.web.desk import call_of, desk_of, form_of, here, page, ready, see_other, session_of, way_back
 from drimbox.consumer.web.documents import found_document, search
 from drimbox.consumer.web.policies import BESIDE_POLICY, PDF_POLICY
 
@@ -56,13 +56,12 @@ async def acknowledge(request: Request) -> Response:
     """The professional was told that the patient, or the representatives, cannot see the document, and goes on."""
     session = session_of(request)
     call = call_of(request, session)
-    await form_of(request, session)
+    fields = await form_of(request, session)
     ready(request, session, call)
     key = request.path_params["document"]
-    _, document = await found_document(call, key)
+    await found_document(call, key)
     call.warned.add(key)
-    kind = "images" if document.entry.is_kos else "compte-rendu"
-    return see_other(f"/appel/{call.id}/{kind}/{key}")
+    return see_other(way_back(fields, call))
 
 
 async def _shown(request: Request, template: str) -> Response:
@@ -73,7 +72,7 @@ async def _shown(request: Request, template: str) -> Response:
     key = request.path_params["document"]
     exam, document = await found_document(call, key)
     if document.warning and key not in call.warned:
-        return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
+        return page(request, "warning.html", session=session, call=call, document=document, target=here(request))
     read = await _read(request, session, call, who, document)
     return page(
         request,

@@ -13,7 +13,7 @@ from drimbox.consumer.image_identity import CODE as IMAGE_TRAITS
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.sessions import Gone, OpenCall, Session
 from drimbox.consumer.views import MAX_EXAMS, View, view_of
-from drimbox.consumer.web.desk import call_of, desk_of, form_of, page, ready, see_other, session_of
+from drimbox.consumer.web.desk import call_of, desk_of, form_of, here, page, ready, see_other, session_of
 from drimbox.consumer.web.documents import found_document, open_exam, search
 from drimbox.consumer.web.policies import OHIF_POLICY
 from drimbox.foundation.errors import Busy, Refused
@@ -32,7 +32,7 @@ async def images(request: Request) -> Response:
     key = request.path_params["document"]
     exam, document = await found_document(call, key)
     if document.warning and key not in call.warned:
-        return page(request, "warning.html", session=session, call=call, document=document, target=request.url.path)
+        return page(request, "warning.html", session=session, call=call, document=document, target=here(request))
     opened = await _opened(request, session, call, key, exam)
     wanted = _wanted(request, opened)
     opened.images.start(first=wanted)
@@ -51,8 +51,7 @@ async def compare(request: Request) -> Response:
     found = [await found_document(call, key) for key in keys]
     for key, (_, document) in zip(keys, found, strict=True):
         if document.warning and key not in call.warned:
-            target = f"{request.url.path}?{urlencode([('examen', k) for k in keys])}"
-            return page(request, "warning.html", session=session, call=call, document=document, target=target)
+            return page(request, "warning.html", session=session, call=call, document=document, target=here(request))
     exams = tuple(
         [await _opened(request, session, call, key, exam) for key, (exam, _) in zip(keys, found, strict=True)]
     )
