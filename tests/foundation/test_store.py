@@ -41,6 +41,32 @@ async def test_a_job_is_there_only_if_its_transaction_commits(pool: database.Poo
     assert rows == [{"task_name": "publish", "lock": "study", "args": {"report": 1}}]
 
 
+async def test_a_task_that_waits_for_a_connection_is_cancelled_whatever_comes_first(dsn: str) -> None:
+    """The connection it waited for and its cancellation meet: it must not go on as if nothing had been."""
+
+    async def for_ever() -> None:
+        while True:
+            async with pool.connection() as connection:
+                await connection.execute("SELECT 1")
+
+    async with database.opened(dsn, size=1) as pool:
+        for turns in range(60):
+            held = await pool.getconn()
+            task = asyncio.create_task(for_ever())
+            await asyncio.sleep(0.002)
+            giving_back = asyncio.create_task(pool.putconn(held))
+            for _ in range(turns % 12):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+            assert task.done(), f"it goes on ({turns})"
+            assert task.cancelled()
+            await giving_back
+        # None was lost on the way.
+        async with asyncio.timeout(5), pool.connection() as connection:
+            await connection.execute("SELECT 1")
+
+
 def test_a_server_that_cannot_be_reached_is_said_without_its_password() -> None:
     with pytest.raises(Unavailable) as refused:
         database.migrate("postgresql://box:very-secret@127.0.0.1:1/box")

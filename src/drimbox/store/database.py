@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 @asynccontextmanager
 async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
     """A pool on ``dsn``, rows as dicts. Raises ``Unavailable`` (``database``) when no connection can be had in 30 s."""
-    pool: Pool = AsyncConnectionPool(
+    pool: Pool = _Pool(
         dsn,
         min_size=1,
         max_size=size,
@@ -47,6 +48,24 @@ async def opened(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
         yield pool
     finally:
         await pool.close()
+
+
+class _Pool(AsyncConnectionPool[Connection]):
+    """One that never loses a cancellation.
+
+    psycopg_pool waits by ``asyncio.wait_for``, which before Python 3.12 gives what it waited for to a task that was
+    cancelled at that moment, as if nothing had been: a task in the background would go on for ever, and whoever stops
+    it wait as long.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        connection = await super().getconn(timeout)
+        if task is not None and task.cancelling() > before:
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
 
 
 @asynccontextmanager
