@@ -71,6 +71,7 @@ class Scene:
         context = await self.browser.new_context(
             ignore_https_errors=True, java_script_enabled=True, viewport={"width": width, "height": 900}
         )
+        context.set_default_timeout(90_000)
         page = await context.new_page()
         page.on("console", lambda message: self.complaints.append(message.text))
         return page

@@ -56,6 +56,8 @@ from drimbox.pacs.study import Instance
 from drimbox.record.audit import Event
 from drimbox.reports.report import Coded
 
+# Milliseconds that a page may take on a machine that is busy with other things.
+PATIENCE = 90_000
 TEST_OID = "1.2.250.1.213.1.4.10"
 STRUCTURE = "1750803447"
 OTHER_STRUCTURE = "499700367909006"

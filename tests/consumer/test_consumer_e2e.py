@@ -10,7 +10,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from consumer_world import DOMINIQUE, SECOND, Site, make_study, report_entry
+from consumer_world import DOMINIQUE, PATIENCE, SECOND, Site, make_study, report_entry
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from pydicom.data import get_testdata_file
 
@@ -40,9 +40,11 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def context(chromium: Browser) -> BrowserContext:
-    return await chromium.new_context(
+    made = await chromium.new_context(
         ignore_https_errors=True, viewport={"width": 1600, "height": 1000}, locale="fr-FR"
     )
+    made.set_default_timeout(PATIENCE)
+    return made
 
 
 async def log_in(page: Page, site: Site, fields: dict[str, str]) -> None:
@@ -66,7 +68,7 @@ async def called_by_the_ris(page: Page, site: Site, fields: dict[str, str]) -> N
 async def canvas_colours(page: Page) -> np.ndarray:
     """What the viewer's first canvas shows on the screen, without the overlays at its edges."""
     canvas = page.frame_locator("iframe.viewer").locator("canvas.cornerstone-canvas").first
-    await canvas.wait_for(timeout=30_000)
+    await canvas.wait_for(timeout=PATIENCE)
     shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3]
     height, width, _ = shot.shape
     return shot[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4].astype(np.float64)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from consumer_world import DOMINIQUE, KIT, OTHER, SECOND, THIRD, Site, TestPatient
+from consumer_world import DOMINIQUE, KIT, OTHER, PATIENCE, SECOND, THIRD, Site, TestPatient
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 pytestmark = pytest.mark.e2e
@@ -24,7 +24,9 @@ async def chromium() -> AsyncIterator[Browser]:
 
 async def workstation(chromium: Browser) -> BrowserContext:
     """One browser of one user."""
-    return await chromium.new_context(ignore_https_errors=True, viewport={"width": 1400, "height": 900}, locale="fr-FR")
+    made = await chromium.new_context(ignore_https_errors=True, viewport={"width": 1400, "height": 900}, locale="fr-FR")
+    made.set_default_timeout(PATIENCE)
+    return made
 
 
 async def called(browsing: BrowserContext, site: Site, patient: TestPatient) -> Page:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import imagecodecs
 import numpy as np
 import pytest
-from consumer_world import DOMINIQUE, Site, make_study
+from consumer_world import DOMINIQUE, PATIENCE, Site, make_study
 from playwright.async_api import Browser, Frame, Page, async_playwright, expect
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from drimbox.foundation.errors import IdentityMismatch, Unavailable
 
 pytestmark = pytest.mark.e2e
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=PATIENCE)
 
 CT = Path(get_testdata_file("CT_small.dcm"))
 # A class of images that no viewer has on its list.
@@ -72,6 +72,7 @@ async def page(site: Site) -> AsyncIterator[Page]:
         context = await browser.new_context(
             ignore_https_errors=True, viewport={"width": 1600, "height": 1000}, locale="fr-FR"
         )
+        context.set_default_timeout(PATIENCE)
         page = await context.new_page()
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))
@@ -274,7 +275,7 @@ async def test_pet_and_ct_are_fused(site: Site, page: Page, tmp_path: Path) -> N
     await page.get_by_role("link", name="Fusion TEP-TDM").click()
     canvases = page.frame_locator("iframe.viewer").locator("canvas.cornerstone-canvas")
     # Three planes of each, three of both, and the projection.
-    await expect(canvases).to_have_count(10, timeout=60_000)
+    await expect(canvases).to_have_count(10, timeout=PATIENCE)
     assert any("/tmtv" in frame.url for frame in page.frames)
 
 

@@ -28,6 +28,8 @@ from drimbox.sandbox.ris.app import call_parameters
 from drimbox.sandbox.ris.exams import exam
 
 NOW = dt.datetime(2026, 11, 23, 9, 0, tzinfo=dt.UTC)
+# Milliseconds that a page may take on a machine that is busy with other things.
+PATIENCE = 90_000
 APPROVED = "urn:oasis:names:tc:ebxml-regrep:StatusType:Approved"
 
 

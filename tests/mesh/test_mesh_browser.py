@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from mesh_world import World, eventually
+from mesh_world import PATIENCE, World, eventually
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
@@ -80,6 +80,7 @@ async def watched(world: World, chromium: Browser) -> AsyncIterator[Watched]:
     for letter in WITH_IMAGES:
         await world.publish(letter)
     context = await chromium.new_context(viewport={"width": 1280, "height": 800}, locale="fr-FR")
+    context.set_default_timeout(PATIENCE)
     watched = Watched(context)
     ours = re.compile(r"(https://localhost:\d+/|data:|blob:|about:|chrome:|chrome-extension:)")
 
@@ -127,7 +128,7 @@ async def listed(page: Page, login: str) -> None:
 async def grey_levels(page: Page) -> int:
     """How many different levels the middle of the viewer's first canvas shows on the screen."""
     canvas = page.frame_locator("iframe.viewer").locator("canvas.cornerstone-canvas").first
-    await canvas.wait_for(timeout=90_000)
+    await canvas.wait_for(timeout=PATIENCE)
     shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3].mean(axis=2)
     height, width = shot.shape
     return len(np.unique(shot[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]))
@@ -185,7 +186,7 @@ async def test_three_hundred_slices(world: World, watched: Watched) -> None:
     await listed(page, "doc0036790")
     of_exam_a = page.locator("tr", has_text="Scanner").filter(has_text="Lire le compte rendu")
     await of_exam_a.get_by_text("Ouvrir les images").click()
-    await expect(page.locator(".advance .figure")).to_contain_text("300 / 300 images", timeout=40_000)
+    await expect(page.locator(".advance .figure")).to_contain_text("300 / 300 images", timeout=PATIENCE)
     await shows_pixels(page)
     viewer = page.frame_locator("iframe.viewer")
     canvas = viewer.locator("canvas.cornerstone-canvas").first

@@ -14,7 +14,7 @@ from pathlib import Path
 import pydicom
 import pytest
 import pytest_asyncio
-from mesh_world import NOW, World, control
+from mesh_world import NOW, PATIENCE, World, control
 from playwright.async_api import Browser, Page, async_playwright, expect
 from test_mesh_browser import CHROMIUM, key_pin, shot_of
 
@@ -50,6 +50,7 @@ async def chromium(world: World) -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(chromium: Browser) -> AsyncIterator[Page]:
     context = await chromium.new_context(viewport={"width": 1280, "height": 800}, locale="fr-FR")
+    context.set_default_timeout(PATIENCE)
     yield await context.new_page()
     await context.close()
 

@@ -62,7 +62,7 @@ async def test_from_the_list_into_the_local_pacs(world: World, watched: Watched,
     # With the keyboard alone.
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Imports")).to_be_visible()
-    await expect(page.get_by_text("24 sur 24 enregistrées et retrouvées")).to_be_visible(timeout=60_000)
+    await expect(page.get_by_text("24 sur 24 enregistrées et retrouvées")).to_be_visible(timeout=120_000)
     await page.screenshot(path=shot_of("imports", tmp_path), full_page=True)
     await page.get_by_role("link", name="Détail").first.click()
     await expect(page.get_by_text("enregistrée et retrouvée").first).to_be_visible()

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from axe_core import complaints, script
-from mesh_world import World, eventually
+from mesh_world import PATIENCE, World, eventually
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from test_mesh_browser import CHROMIUM, key_pin
 
@@ -36,7 +36,7 @@ from drimbox.sandbox.ris.app import call_parameters
 from drimbox.sandbox.ris.exams import exam
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=PATIENCE)
 
 LOGIN, PERSON = "doc0036790", "899700367909"
 SECOND = replace(PATIENT_AT_B, ins="279035121519088", ipp="IPP-B-4712")
@@ -208,7 +208,7 @@ class Desk:
 
 async def settled(page: Page) -> None:
     """Until the search is over."""
-    await expect(page.locator("#liste[aria-busy=false]")).to_be_visible(timeout=60_000)
+    await expect(page.locator("#liste[aria-busy=false]")).to_be_visible(timeout=PATIENCE)
 
 
 async def pictured(page: Page, name: str) -> None:
@@ -238,6 +238,7 @@ async def chromium(world: World) -> AsyncIterator[Browser]:
 async def desk(world: World, chromium: Browser) -> AsyncIterator[Desk]:
     axe = script(Path(__file__).parents[2] / "var" / "axe").read_text("utf-8")
     context = await chromium.new_context(viewport={"width": 1366, "height": 768}, locale="fr-FR")
+    context.set_default_timeout(PATIENCE)
     desk = Desk(world, context, axe)
 
     def watch(page: Page) -> None:
@@ -368,10 +369,10 @@ async def test_a_dmp_of_thirty_seconds(desk: Desk, order: Order, host: str) -> N
     await order.fault("slow", service="patients", seconds=30)
     page = await desk.page()
     await expect(page.locator(".elapsed")).to_contain_text("Depuis", timeout=10_000)
-    await expect(page.locator("#liste [role=alert]")).to_contain_text("n’a pas pu être consulté", timeout=60_000)
+    await expect(page.locator("#liste [role=alert]")).to_contain_text("n’a pas pu être consulté", timeout=PATIENCE)
     assert "Ce n’est pas une liste vide" in await page.locator("#liste").inner_text()
     await page.click("text=Réessayer")
-    await expect(page.locator("table.exams")).to_be_visible(timeout=30_000)
+    await expect(page.locator("table.exams")).to_be_visible(timeout=PATIENCE)
 
 
 @pytest.mark.requirement("DB.CO.54")
@@ -413,7 +414,7 @@ async def test_strange_kos_are_said_in_their_rows(desk: Desk, order: Order, host
     await expect(row(days[2])).to_contain_text("nom de naissance à vérifier")
     await expect(row(days[3])).to_contain_text("matricule INS")
     await expect(row(days[4])).to_contain_text("Images :")
-    await expect(page.locator("#liste")).not_to_contain_text("vérification…", timeout=20_000)
+    await expect(page.locator("#liste")).not_to_contain_text("vérification…", timeout=PATIENCE)
     # What was submitted since this user was last here is marked, and counted by its type.
     await expect(page.locator(".news")).to_contain_text("5 Images (KOS)")
     await expect(row(days[1])).to_contain_text("Nouveau")
@@ -524,7 +525,7 @@ async def test_the_list_by_keyboard_alone(world: World, desk: Desk) -> None:
     await settled(page)
     rows = page.locator("table.exams tbody tr")
     everything = await rows.count()
-    await expect(page.locator("#liste")).not_to_contain_text("vérification…", timeout=20_000)
+    await expect(page.locator("#liste")).not_to_contain_text("vérification…", timeout=PATIENCE)
     await desk.looked_at(page)
     await pictured(page, "list")
     # The first thing that is reached leads past the header.

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import pytest_asyncio
-from mesh_world import World, eventually
+from mesh_world import PATIENCE, World, eventually
 from playwright.async_api import Browser, Frame, Page, async_playwright, expect
 from test_mesh_browser import CHROMIUM, Watched, called, key_pin, listed, shot_of
 
@@ -56,6 +56,7 @@ async def opened(world: World, browser: Browser) -> Page:
     for letter in "AE":
         await world.publish(letter)
     context = await browser.new_context(viewport={"width": 1600, "height": 1000}, locale="fr-FR")
+    context.set_default_timeout(PATIENCE)
     watched = Watched(context)
     page = await called(watched, world)
     await listed(page, LOGIN)
@@ -88,7 +89,7 @@ async def lit(frame: Frame, count: int) -> None:
 @pytest.mark.requirement("DB.VI-CS.19", "DB.VI-CS.20", "DB.VI-CS.21", "DB.VI-CS.22", "DB.VI-CS.25", "exam:A")
 async def test_a_volume_in_three_planes(world: World, browser: Browser, tmp_path: Path) -> None:
     page = await opened(world, browser)
-    await expect(page.locator(".advance .figure")).to_contain_text("300 / 300 images", timeout=60_000)
+    await expect(page.locator(".advance .figure")).to_contain_text("300 / 300 images", timeout=PATIENCE)
     frame = viewer(page)
     await lit(frame, 1)
 
@@ -102,7 +103,7 @@ async def test_a_volume_in_three_planes(world: World, browser: Browser, tmp_path
     await expect(frame.locator("body")).to_contain_text("Non destiné au diagnostic")
     # The toolbar is in French, and ours.
     await expect(frame.locator("body")).to_contain_text("DRIMbox")
-    await frame.locator("[data-cy='drimboxMpr']").first.click(timeout=60_000)
+    await frame.locator("[data-cy='drimboxMpr']").first.click(timeout=PATIENCE)
     await lit(frame, 3)
     await page.screenshot(path=shot_of("viewer-mpr", tmp_path))
     assert [kind for kind, _ in await frame.evaluate(_STACKS)] == ["orthographic"] * 3
@@ -122,7 +123,7 @@ async def test_two_exams_beside_each_other(world: World, browser: Browser, tmp_p
         await heard.click()
     # More than the 300 of the one, and all of them.
     whole = re.compile(r"\b(3(?!00)\d\d) / \1 images")
-    await expect(page.locator(".advance .figure")).to_contain_text(whole, timeout=60_000)
+    await expect(page.locator(".advance .figure")).to_contain_text(whole, timeout=PATIENCE)
     frame = viewer(page)
     await lit(frame, 2)
     await expect(page.locator(".patient")).to_contain_text("PAT-TROIS")
