@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from drimbox import __version__
+from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import linked_for_echo
-from drimbox.box.services import Services, credential
+from drimbox.box.services import Services
 from drimbox.box.settings import Settings
 from drimbox.box.settings.console import ConsoleSection
 from drimbox.box.structures import Served
@@ -32,7 +33,6 @@ from drimbox.pacs.site import PacsLink
 from drimbox.reconciliation.acts import WalkActs
 from drimbox.reconciliation.hours import parse_ranges
 from drimbox.reconciliation.walks import Walks
-from drimbox.trust.tls import server_context
 
 _HANDSHAKE_SECONDS = 5.0
 _REFUSAL_SECONDS = 0.5
@@ -77,7 +77,7 @@ async def running(
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.
-        tls = server_context(credential(section.tls))
+        tls = listener_context(services.keyring, "console.tls")
         await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
         yield
 
