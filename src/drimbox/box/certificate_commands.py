@@ -24,7 +24,7 @@ _KINDS = ["P-256", "P-384", "RSA-2048", "RSA-3072", "RSA-4096"]
 
 @click.group()
 def certificate() -> None:
-    """The certificates of the box: the viewer host's (order, renew, revoke), those of IGC-Sante (inventory, install)."""
+    """The certificates of the box: that of the viewer host, and those of IGC-Sante."""
 
 
 @certificate.command()

@@ -68,7 +68,9 @@ def place_at(where: Where, pair: KeyPair, settings: Settings, believed: Believed
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
     server = where[-1] == "tls"
     demand_of_neighbours = Demand(Profile.SERVER if server else None)
-    return Place(name, box, "serveur TLS" if server else "client TLS", pair.source, lambda: demand_of_neighbours)
+    return Place(
+        name, box, f"{'serveur' if server else 'client'} TLS ({name})", pair.source, lambda: demand_of_neighbours
+    )
 
 
 def structure_places(section: StructureSection, environment: Range, believed: Believed) -> tuple[Place, Place]:

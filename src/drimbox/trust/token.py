@@ -5,13 +5,16 @@ it can only sign, and there are no bytes of it to be had. OpenSSL, as Python dri
 a key therefore signs documents (VIHF, XAdES) and cannot hold a TLS connection (``trust.tls``).
 
 A wrong PIN locks a token after a few tries. One that was refused is not tried again until it is changed.
+
+Drivers of tokens are used in a thread of their own. They share the OpenSSL of this process, and leave their errors in
+the queue of the thread that calls them, where ``ssl`` would take them for its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +48,8 @@ _LOST = (
     pkcs11.UserNotLoggedIn,
     pkcs11.ObjectHandleInvalid,
 )
+# Seconds that an answer is waited for; a token on the network signs in less than one.
+_PATIENCE = 30.0
 _PIN_REFUSED = (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange)
 
 
@@ -130,12 +135,12 @@ class TokenKey(rsa.RSAPrivateKey):
 
 
 class _Session:
-    """The session on a token, opened at first need, shared by its keys; one call at a time."""
+    """The session on a token, opened at first need; one call at a time."""
 
-    def __init__(self, place: TokenPlace, logged_in: Callable[[TokenPlace], Any]) -> None:
+    def __init__(self, place: TokenPlace, logged_in: Callable[[TokenPlace], Any], thread: ThreadPoolExecutor) -> None:
         self.place = place
         self._logged_in = logged_in
-        self._lock = threading.Lock()
+        self._thread = thread
         self._opened: Any = None
         self._key: Any = None
 
@@ -149,20 +154,28 @@ class _Session:
 
     def work(self, act: Callable[[Any], R]) -> R:
         """Do ``act`` with the session. Raises ``Unavailable`` (``token``), ``Misconfigured`` (``credential``)."""
-        with self._lock:
+        try:
+            return self._thread.submit(self._work, act).result(_PATIENCE)
+        except TimeoutError:
+            raise self._silent("TimeoutError") from None
+
+    def _work(self, act: Callable[[Any], R]) -> R:
+        try:
             try:
-                try:
-                    return act(self._open())
-                except _LOST:
-                    self._forget()
-                    return act(self._open())
-            except PKCS11Error as error:
+                return act(self._open())
+            except _LOST:
                 self._forget()
-                raise Unavailable(
-                    f"Le jeton PKCS#11 {self.place.token} ne répond pas comme attendu : vérifiez qu'il est branché",
-                    code="token",
-                    peer_code=type(error).__name__,
-                ) from None
+                return act(self._open())
+        except PKCS11Error as error:
+            self._forget()
+            raise self._silent(type(error).__name__) from None
+
+    def _silent(self, told: str) -> Unavailable:
+        return Unavailable(
+            f"Le jeton PKCS#11 {self.place.token} ne répond pas comme attendu : vérifiez qu'il est branché",
+            code="token",
+            peer_code=told,
+        )
 
     def _open(self) -> Any:
         if self._opened is None:
@@ -182,14 +195,13 @@ class Tokens:
     """The sessions on tokens, one for each key, and the PINs that were refused. One of these is enough for a box."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pkcs11")
         self._sessions: dict[TokenPlace, _Session] = {}
         self._refused: set[tuple[Path, str, bytes]] = set()
 
     def credential(self, place: TokenPlace) -> Credential:
         """The pair, whatever its dates. Raises ``Misconfigured`` (``credential``), ``Unavailable`` (``token``)."""
-        with self._lock:
-            session = self._sessions.setdefault(place, _Session(place, self._logged_in))
+        session = self._sessions.setdefault(place, _Session(place, self._logged_in, self._thread))
         if place.certificate is not None:
             certificates = read_certificates(place.certificate)
         else:
