@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from drimbox import __version__
+from drimbox.box.keying import market_lines
 from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import linked_for_echo
 from drimbox.box.services import Services
@@ -23,12 +24,14 @@ from drimbox.certificates.acts import CertificateActs
 from drimbox.console.account import LockRules
 from drimbox.console.app import console_app
 from drimbox.console.journal import JournalRoom
+from drimbox.console.keys import KeyRoom
 from drimbox.console.passwords import PasswordRules
 from drimbox.console.sessions import Limits
 from drimbox.console.walks import WalkRoom
 from drimbox.console.web.desk import SettingLine
 from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.http_server import serving
+from drimbox.keyring.acts import KeyActs
 from drimbox.pacs.site import PacsLink
 from drimbox.reconciliation.acts import WalkActs
 from drimbox.reconciliation.hours import parse_ranges
@@ -45,6 +48,7 @@ async def running(
     structures: Mapping[str, Served],
     certificates: CertificateActs | None = None,
     journal_room: JournalRoom | None = None,
+    held: KeyActs | None = None,
 ) -> AsyncIterator[None]:
     """Serve the console until the block ends. Raises ``Misconfigured``, ``OSError``."""
     settings = services.settings
@@ -74,6 +78,7 @@ async def running(
                 walk_room=_walk_room(services),
                 certificates=certificates,
                 journal_room=journal_room,
+                keys=KeyRoom(held, lambda: market_lines(settings, services.pool, services.clock)) if held else None,
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.

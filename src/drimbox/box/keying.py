@@ -26,7 +26,7 @@ def inventoried(settings: Settings, form: str) -> str:
 
     async def work(acts: KeyActs) -> str:
         found = [*await acts.inventory(), *await market_lines(settings, acts.pool, acts.clock)]
-        return {"json": as_json, "csv": as_csv}.get(form, as_text)(found)
+        return {"json": as_json, "csv": as_csv}.get(form, as_text)(found).rstrip()
 
     return _on_keys(settings, work)
 

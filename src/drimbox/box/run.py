@@ -82,7 +82,7 @@ async def _run(settings: Settings, dsn: str) -> int:
         if settings.console is not None:
             acts = market.acts if market is not None else None
             room = JournalRoom(common.journal, keeper, settings.box.environment)
-            await stack.enter_async_context(console.running(common, settings.console, structures, acts, room))
+            await stack.enter_async_context(console.running(common, settings.console, structures, acts, room, held))
         itself = Actor(system=f"{settings.box.name} {__version__}")
         await common.journal.write(None, Event(Kind.STARTED, itself))
         print("READY", flush=True)
