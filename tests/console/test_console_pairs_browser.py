@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from console_world import ORIGIN, open_site
 from test_console_browser import CHROMIUM, Scene, scene  # noqa: F401 - a fixture
 
 from drimbox.console.keys import KeyRoom
@@ -61,11 +62,7 @@ async def test_an_administrator_installs_a_renewed_pair(scene: Scene, authority:
     await scene.looked_at(page, "pairs-removed")
 
 
-async def test_only_administrators_and_only_what_is_a_form(
-    pool: Pool, authority: TestAuthority, tmp_path: Path
-) -> None:
-    from console_world import ORIGIN, open_site
-
+async def test_only_administrators_and_only_forms(pool: Pool, authority: TestAuthority, tmp_path: Path) -> None:
     world = World(authority, tmp_path)
     world.put(brought(authority))
     acts = world.acts(pool, world.ring())
