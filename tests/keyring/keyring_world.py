@@ -113,3 +113,54 @@ class World:
 
     def acts(self, pool: Pool, ring: Keyring, secret: bytes = SECRET) -> KeyActs:
         return KeyActs(pool, ring, Vault(secret), self.clock, Journal(pool))
+
+
+# A box with one structure, whose ORG AUTH_CLI is a PKCS#12 file.
+TEMPLATE = """
+[box]
+name = "b"
+state_dir = "state"
+
+[database]
+dsn_file = "dsn"
+
+[trust]
+roots = ["{roots}"]
+
+[[structures]]
+id = "ambroise"
+name = "Centre Ambroise"
+identifier = "1750803447"
+auth = {{ pkcs12 = "auth.p12", password_file = "password" }}
+sign = {{ certificate = "{sign.certificate}", key = "{sign.key}" }}
+
+[[pacs]]
+id = "p"
+host = "127.0.0.1"
+port = 4242
+ae_title = "PACS"
+
+[source]
+[source.hl7]
+port = 2575
+[source.dicom]
+port = 11112
+[source.wado]
+port = 8443
+public_url = "https://db1.111.mesimagesmedicales.fr"
+tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
+
+[dmp]
+repository = "https://dmp.example.test/repository"
+registry = "https://dmp.example.test/registry"
+patients = "https://dmp.example.test/patients"
+habilitations = "https://dmp.example.test/habilitations"
+source_id = "1.2.3"
+
+[psc]
+discovery = "https://psc.example.test/d"
+client_id = "x"
+
+[whitelist]
+url = "https://list.example.test/l"
+"""

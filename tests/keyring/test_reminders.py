@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from keyring_world import PASSWORD, World, as_pkcs12, brought, loaded
+from keyring_world import PASSWORD, TEMPLATE, World, as_pkcs12, brought, loaded
 
 from drimbox.cli import main
 from drimbox.foundation.clock import FixedClock
@@ -133,56 +133,6 @@ def test_the_inventory_says_site_use_and_end(world: World, pki: TestAuthority) -
     [line] = lines(world.ring().standings, world.clock.now())
     assert line.state == "refusée"
     assert "expiré" in line.problem
-
-
-TEMPLATE = """
-[box]
-name = "b"
-state_dir = "state"
-
-[database]
-dsn_file = "dsn"
-
-[trust]
-roots = ["{roots}"]
-
-[[structures]]
-id = "ambroise"
-name = "Centre Ambroise"
-identifier = "1750803447"
-auth = {{ pkcs12 = "auth.p12", password_file = "password" }}
-sign = {{ certificate = "{sign.certificate}", key = "{sign.key}" }}
-
-[[pacs]]
-id = "p"
-host = "127.0.0.1"
-port = 4242
-ae_title = "PACS"
-
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db1.111.mesimagesmedicales.fr"
-tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
-
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-
-[whitelist]
-url = "https://list.example.test/l"
-"""
 
 
 @pytest.mark.requirement("DB.SO.89")

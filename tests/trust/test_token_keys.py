@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from lxml import etree
 from soft_token import AVAILABLE, MODULE, PIN, SoftToken
 
+from drimbox.cli import main
 from drimbox.foundation.errors import Misconfigured, Unavailable
 from drimbox.foundation.uids import new_uid
 from drimbox.identity.ins import Ins
@@ -37,6 +39,7 @@ from drimbox.trust.pairs import PairSource
 from drimbox.trust.profiles import Profile as Place
 from drimbox.trust.tls import client_context, load_trust
 from drimbox.trust.token import TokenKey, TokenPlace, Tokens
+from keyring.keyring_world import PASSWORD, TEMPLATE, as_pkcs12
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="SoftHSM and OpenSC are not installed")
 TOOL = shutil.which("pkcs11-tool") or ""
@@ -230,3 +233,37 @@ def test_a_key_that_is_gone_is_said_to_be(soft: SoftToken, pki: TestAuthority, m
     with pytest.raises((Unavailable, Misconfigured)) as caught:
         held.key.sign(b"x", padding.PKCS1v15(), hashes.SHA256())
     assert caught.value.reason
+
+
+@pytest.mark.requirement("DB.SO.89")
+def test_the_configuration_takes_a_token_for_the_seal_alone(
+    soft: SoftToken, pki: TestAuthority, server: PemPair, tmp_path: Path
+) -> None:
+    held = {
+        "auth": pki.issue(Profile.ORG_AUTH_CLI, "config-auth", common_name="D", unit="1750803447", organisation="S"),
+        "sign": pki.issue(Profile.ORG_SIGN, "config-sign", common_name="D", unit="1750803447", organisation="S"),
+    }
+    soft.put(held["sign"], "config", "0a")
+    soft.put(held["auth"], "config-auth", "0b")
+    (tmp_path / "dsn").write_text("")
+    (tmp_path / "pin").write_bytes(PIN + b"\n")
+    (tmp_path / "password").write_bytes(PASSWORD)
+    (tmp_path / "auth.p12").write_bytes(as_pkcs12(held["auth"]))
+    box = tmp_path / "box.toml"
+
+    def check(text: str) -> str:
+        box.write_text(text.replace("db1.111.mesimagesmedicales.fr", "db.example.org"))
+        done = CliRunner().invoke(main, ["config", "check", str(box)])
+        assert "246813" not in done.output
+        return done.output
+
+    token = f'module = "{MODULE}", token = "{soft.name}", token_key = "%s", pin_file = "pin"'
+    in_file = TEMPLATE.format(roots=pki.roots, sign=held["sign"], server=server)
+    before, sign, rest = in_file.partition("sign = { ")
+    sealed = before + sign + token % "config" + rest[rest.index(" }") :]
+    assert check(sealed) == "box.toml : configuration correcte\n"
+    before, auth, rest = sealed.partition("auth = { ")
+    told = check(before + auth + token % "config-auth" + rest[rest.index(" }") :])
+    assert "structures[0].auth" in told
+    assert "que le TLS de Python ne sait pas utiliser" in told
+    assert "module, token, token_key et pin_file" in check(sealed.replace(', pin_file = "pin"', ""))

@@ -66,11 +66,11 @@ def place_at(where: Where, pair: KeyPair, settings: Settings, believed: Believed
             use = "ORG AUTH_CLI (Pro Santé Connect)"
             return Place("psc.auth", box, use, pair.source, lambda: replace(asked, trust=believed()))
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-    server = where[-1] == "tls"
-    demand_of_neighbours = Demand(Profile.SERVER if server else None)
-    return Place(
-        name, box, f"{'serveur' if server else 'client'} TLS ({name})", pair.source, lambda: demand_of_neighbours
-    )
+    # Pages for people are served by the pair of the moment; the listeners and clients of RIS and PACS took theirs.
+    fixed = where not in (("console", "tls"), ("consumer", "tls"))
+    side, kind = ("serveur", Profile.SERVER) if where[-1] == "tls" else ("client", None)
+    asked = Demand(kind)
+    return Place(name, box, f"{side} TLS ({name})", pair.source, lambda: asked, fixed)
 
 
 def structure_places(section: StructureSection, environment: Range, believed: Believed) -> tuple[Place, Place]:
