@@ -152,6 +152,12 @@ def test_a_follower_may_refuse(world: World, pki: TestAuthority) -> None:
     assert len(used) == 1
     assert ring.pair(world.name) is used[0]
     assert "OpenSSL" in ring.standing(world.name).refused[0].problem
+    # At the start, there is none to stay.
+    late = world.ring()
+    with pytest.raises(Misconfigured, match="OpenSSL"):
+        late.follow(world.name, ready)
+    with pytest.raises(Misconfigured, match=r"\[structures\.ambroise\.sign\] : refusé par OpenSSL"):
+        late.pair(world.name)
 
 
 @pytest.mark.requirement("DB.SO.89", "DB.CS.83")

@@ -15,7 +15,7 @@ import psycopg_pool
 from drimbox.box.places import places_of
 from drimbox.box.settings import Settings
 from drimbox.foundation.clock import Clock
-from drimbox.foundation.errors import DrimboxError
+from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.keyring import records, reminders
 from drimbox.keyring.acts import KeyActs
 from drimbox.keyring.inventory import lines
@@ -71,7 +71,10 @@ def client_tls(keyring: Keyring, name: str, trust: TrustWatch) -> ReloadableClie
         ready = trust.enrol(client_context(trust.trust, pair))
         return lambda: context.present(ready)
 
-    keyring.follow(name, use)
+    try:
+        keyring.follow(name, use)
+    except Misconfigured as error:
+        _log.error("pair %s not shown: %s", name, error.reason)
     return context
 
 

@@ -6,6 +6,7 @@ its own name, with the reason, and no one else's: the box starts without it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import ssl
@@ -135,7 +136,9 @@ def serve(section: StructureSection, trust: TrustWatch, clock: Clock, keyring: K
     ring = keyring or Keyring(structure_places(section, "test", lambda: trust.trust), clock)
     # Until a pair is fit, no certificate is shown.
     one = Served(section, clock, ring, reloadable_client(trust.enrol(client_context(trust.trust))))
-    ring.follow(structure_place(section.id, "auth"), lambda pair: one.take(pair, trust))
+    # A pair that OpenSSL refuses stops this structure, which says why, and no other.
+    with contextlib.suppress(Misconfigured):
+        ring.follow(structure_place(section.id, "auth"), lambda pair: one.take(pair, trust))
     keys = one.keys
     if keys is None:
         _log.error("structure %s cannot act: %s", section.id, one.problem)

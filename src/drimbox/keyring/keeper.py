@@ -109,19 +109,25 @@ class Keyring:
         """The pair in service at a place. Raises ``Misconfigured`` (``credential``) with the reason for none."""
         standing = self._slots[name].standing
         if standing.pair is None:
-            raise Misconfigured(standing.problem, code="credential")
+            raise Misconfigured(f"{standing.place.use} [{name}] : {standing.problem}", code="credential")
         return standing.pair
 
     def follow(self, name: str, follower: Follower) -> None:
         """Have the pair in service put to use, now and whenever another takes over.
 
-        What ``follower`` raises now is raised here; later it refuses the pair, and the one in service stays.
+        What ``follower`` raises refuses the pair: now, it is raised here, and the place has none; later, the one in
+        service stays.
         """
         slot = self._slots[name]
         with self._lock:
-            if slot.standing.pair is not None:
-                follower(slot.standing.pair)()
             slot.followers.append(follower)
+            if slot.standing.pair is None:
+                return
+            try:
+                follower(slot.standing.pair)()
+            except DrimboxError as error:
+                slot.standing = replace(slot.standing, pair=None, origin=None, problem=error.reason)
+                raise
 
     def changes(self) -> list[Change]:
         """What changed since this was last asked, oldest first; the first time, how every place stood at first."""
