@@ -17,10 +17,13 @@ from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.box.settings.national import DmpSection, PscSection
 from drimbox.consumer.memory import StoredPractices
 from drimbox.foundation.clock import SystemClock
+from drimbox.keyring.keeper import Keyring
+from drimbox.keyring.places import Place
 from drimbox.national.psc.ciba import DeviceLogin
 from drimbox.national.psc.exchange import ApiAccess
 from drimbox.national.psc.proxy import ProxyLogin
 from drimbox.sandbox.pki import Profile, TestAuthority
+from drimbox.trust.fitness import Demand
 from drimbox.trust.watch import TrustWatch
 
 
@@ -48,6 +51,7 @@ def services(authority: TestAuthority, psc: dict[str, Any] | None = None, dmp: d
         psc=None,
         clock=SystemClock(),
         trust=TrustWatch((authority.roots,), authority.revocation_lists),
+        keyring=Keyring([Place("psc.auth", "box", "PSC", auth.source, Demand)], SystemClock()),
     )
 
 

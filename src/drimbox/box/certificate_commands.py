@@ -1,4 +1,4 @@
-"""``drimbox certificate``: the market certificate of the viewer host, for the administrator.
+"""``drimbox certificate``: the certificates of the box, for the administrator.
 
 What they import is imported when they run: the command line stays quick.
 """
@@ -24,7 +24,7 @@ _KINDS = ["P-256", "P-384", "RSA-2048", "RSA-3072", "RSA-4096"]
 
 @click.group()
 def certificate() -> None:
-    """The market certificate of the viewer host: order, renew, revoke, install."""
+    """The certificates of the box: that of the viewer host, and those of IGC-Sante."""
 
 
 @certificate.command()
@@ -60,13 +60,40 @@ def list_command(path: Path, as_json: bool) -> None:
 @certificate.command()
 @_CONFIG
 @click.argument("file", type=_FILE)
-@click.option("--key", type=_FILE, help="its private key (PEM), where it was not made by `csr`")
-@click.option("--password-file", type=_FILE, help="file of the password of the private key")
-def install(path: Path, file: Path, key: Path | None, password_file: Path | None) -> None:
-    """Check a certificate with its chain (PEM) against the rules of the programme, then serve it."""
+@click.option("--place", help="place of an IGC-Sante pair (`inventory`); none: the market certificate")
+@click.option("--key", type=_FILE, help="its private key (PEM), where it was not made by `csr`, nor is in the file")
+@click.option("--password-file", type=_FILE, help="file of the password of the private key, or of the PKCS#12 file")
+def install(path: Path, file: Path, place: str | None, key: Path | None, password_file: Path | None) -> None:
+    """Check a certificate with its chain (PEM, or PKCS#12 with --place), then put it in service without a restart."""
+    if place is not None:
+        from drimbox.box.keying import installed_at
+
+        _say(lambda: installed_at(_settings(path), place, file, key, password_file))
+        return
     from drimbox.box.certifying import installed
 
     _say(lambda: installed(_settings(path), file, key, password_file))
+
+
+@certificate.command()
+@_CONFIG
+@click.option("--place", required=True, help="place of the pair (`inventory`)")
+def remove(path: Path, place: str) -> None:
+    """Take out an IGC-Sante pair that was installed in the box: that of the files serves again."""
+    from drimbox.box.keying import removed
+
+    _say(lambda: removed(_settings(path), place))
+
+
+@certificate.command()
+@_CONFIG
+@click.option("--json", "form", flag_value="json", help="for programs")
+@click.option("--csv", "form", flag_value="csv", help="for a spreadsheet")
+def inventory(path: Path, form: str | None) -> None:
+    """Every certificate of the box with its site, its use and its end, the refused ones included."""
+    from drimbox.box.keying import inventoried
+
+    _say(lambda: inventoried(_settings(path), form or "text"))
 
 
 @certificate.command()

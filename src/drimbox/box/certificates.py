@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from drimbox.box.keys import vault_of
 from drimbox.box.settings import Settings
 from drimbox.box.settings.certificates import AuthoritySection, MarketCertificateSection
 from drimbox.certificates import records, trouble
@@ -38,7 +39,6 @@ from drimbox.trust.chain import TrustStore
 from drimbox.trust.keystore import read_file
 from drimbox.trust.reload import ReloadableServerContext
 from drimbox.trust.tls import client_context
-from drimbox.trust.vault import load_vault
 
 _log = logging.getLogger(__name__)
 # Every node looks at the validations under way this often; an authority is called once all of them have.
@@ -74,7 +74,7 @@ def assembled(
     """The parts, nothing running. Raises ``Misconfigured`` for roots, keys or secrets that cannot be used."""
     roots = read_roots(section.roots)
     rules = Rules(section.host, roots, section.levels)
-    vault = load_vault(section.vault_secret or settings.box.state_dir / "keys" / "vault.key")
+    vault = vault_of(settings)
     incidents = Incidents(pool, clock)
     authorities = [_authority(one, roots, http, clock) for one in section.authorities]
     validating = section.validation == TLS_ALPN_01

@@ -5,25 +5,29 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from drimbox.box.places import Where, pairs_of, place_at
 from drimbox.box.settings import Settings
 from drimbox.box.settings.common import KeyPair
-from drimbox.foundation.errors import Misconfigured
-from drimbox.trust.keystore import load_credential
-from drimbox.trust.profiles import Profile, require_profile, require_unit
+from drimbox.foundation.clock import SystemClock
+from drimbox.foundation.errors import DrimboxError, Misconfigured
+from drimbox.trust.chain import TrustStore
+from drimbox.trust.fitness import breaches_of, range_of
+from drimbox.trust.tls import load_trust
+from drimbox.trust.token import Tokens
 
 PREFIX = "DRIMBOX__"
 _KEY = re.compile(r"""\s*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*=""")
 _TABLE = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _AT = re.compile(r"\(at line (\d+)")
-# What a pair is for, by the name of its setting; one for a neighbour of the site is of the site's own making.
-_PROFILES = {"auth": Profile.AUTH, "sign": Profile.SIGN, "tls": Profile.SERVER}
+
+_OF_THE_MOMENT = ("expired", "not-yet", "revoked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,9 @@ class ConfigMistakes(Misconfigured):
 def load(path: Path, environment: Mapping[str, str], *, strict: bool = False) -> Settings:
     """The settings of the box that ``path`` describes; relative paths are taken from its folder.
 
-    Raises ``ConfigMistakes`` with every mistake found, files and keys included. The pairs of structures are looked at
-    only when ``strict``: one that cannot be used stops that structure alone (``box.structures``), not the box.
+    Raises ``ConfigMistakes`` with every mistake found, files and pairs included. Unless ``strict``, the pairs of
+    structures are left out, since one that cannot be used stops that structure alone (``box.structures``), and so is
+    what was right once: another pair may be installed in its place (``box.keys``).
     """
     try:
         text = path.read_text("utf-8")
@@ -234,25 +239,38 @@ def _absolute(settings: Settings, folder: Path) -> Settings:
 
 
 def _files(settings: Settings, lines: Mapping[tuple[str | int, ...], int], strict: bool) -> Iterator[Mistake]:
-    """Files that are named and not there, and key pairs that cannot be used."""
+    """Files that are named and not there, and, when ``strict``, pairs that cannot be used."""
     for place, value in _walk(settings, ()):
-        if not strict and _of_a_structure(place):
+        if any(place[: len(where)] == where for where, _ in pairs_of(settings)):
             continue
-        if isinstance(value, KeyPair):
-            yield from _pair(place, value, settings, lines)
-        elif isinstance(value, Path) and not _made_at_need(place) and not value.is_file():
+        if isinstance(value, Path) and not _made_at_need(place) and not value.is_file():
             yield Mistake(_dotted(place), _nearest(place, lines), "fichier absent", f"Déposez {value.name}.")
+    trust: TrustStore | None = None
+    try:
+        trust = load_trust(settings.trust.roots, settings.trust.revocation_lists)
+    except Misconfigured as error:
+        place = ("trust", "roots")
+        yield Mistake(_dotted(place), _nearest(place, lines), error.reason, "Installez les racines de l'IGC-Santé.")
+    if trust is not None:
+        yield from _range(trust, settings, lines)
+    tokens = Tokens()
+    for where, pair in pairs_of(settings):
+        if strict or where[0] != "structures":
+            yield from _pair(where, pair, settings, lines, trust, tokens, () if strict else _OF_THE_MOMENT)
 
 
-def _of_a_structure(place: tuple[str | int, ...]) -> bool:
-    return place[:1] == ("structures",) and len(place) > 2 and place[2] in ("auth", "sign")
+def _range(trust: TrustStore, settings: Settings, lines: Mapping[tuple[str | int, ...], int]) -> Iterator[Mistake]:
+    """Roots of the other range than the box's."""
+    found = range_of(trust.roots)
+    if found is not None and found != settings.box.environment:
+        where = ("trust", "roots")
+        problem = f"racines de la gamme {found}, et box.environment dit {settings.box.environment}"
+        yield Mistake(_dotted(where), _nearest(where, lines), problem, "Gardez une seule gamme, de bout en bout.")
 
 
 def _made_at_need(place: tuple[str | int, ...]) -> bool:
-    """Folders that the box makes itself, and the files of key pairs, which are looked at together."""
+    """Folders and files that the box makes itself."""
     return place[-1] in (
-        "certificate",
-        "key",
         "state_dir",
         "viewer_dir",
         "cache_dir",
@@ -275,26 +293,31 @@ def _walk(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str 
 
 
 def _pair(
-    place: tuple[str | int, ...], pair: KeyPair, settings: Settings, lines: Mapping[tuple[str | int, ...], int]
+    where: Where,
+    pair: KeyPair,
+    settings: Settings,
+    lines: Mapping[tuple[str | int, ...], int],
+    trust: TrustStore | None,
+    tokens: Tokens,
+    excused: Collection[str],
 ) -> Iterator[Mistake]:
-    for name in ("certificate", "key"):
-        path = getattr(pair, name)
-        if not path.is_file():
-            where = (*place, name)
-            yield Mistake(_dotted(where), _nearest(where, lines), "fichier absent", f"Déposez {path.name}.")
-            return
-    password = pair.password_file.read_bytes().strip() if pair.password_file and pair.password_file.is_file() else None
-    try:
-        loaded = load_credential(pair.certificate, pair.key, password)
-        if profile := _PROFILES.get(str(place[-1])):
-            require_profile(loaded, profile)
-    except Misconfigured as error:
-        yield Mistake(_dotted(place), _nearest(place, lines), error.reason, "Installez une paire valide.")
+    """Everything that is wrong with a pair, but the breaches of these codes."""
+    absent = {
+        name: path
+        for name in type(pair).model_fields
+        if isinstance(path := getattr(pair, name), Path) and not path.is_file()
+    }
+    for name, path in absent.items():
+        place = (*where, name)
+        yield Mistake(_dotted(place), _nearest(place, lines), "fichier absent", f"Déposez {path.name}.")
+    if absent:
         return
-    if _of_a_structure(place):
-        assert isinstance(place[1], int)
-        try:
-            require_unit(loaded, [settings.structures[place[1]].unit])
-        except Misconfigured as error:
-            remedy = "Installez la paire de cette structure, ou dites son OU avec certificate_unit."
-            yield Mistake(_dotted(place), _nearest(place, lines), error.reason, remedy)
+    try:
+        loaded = pair.source.read(tokens)
+        demand = place_at(where, pair, settings, lambda: trust).demand()
+    except DrimboxError as error:
+        yield Mistake(_dotted(where), _nearest(where, lines), error.reason, "Installez une paire valide.")
+        return
+    for breach in breaches_of(loaded, demand, SystemClock().now()):
+        if breach.code not in excused:
+            yield Mistake(_dotted(where), _nearest(where, lines), breach.problem, breach.remedy)

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from drimbox import __version__
+from drimbox.box.keying import market_lines
+from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import linked_for_echo
-from drimbox.box.services import Services, credential
+from drimbox.box.services import Services
 from drimbox.box.settings import Settings
 from drimbox.box.settings.console import ConsoleSection
 from drimbox.box.structures import Served
@@ -22,17 +24,18 @@ from drimbox.certificates.acts import CertificateActs
 from drimbox.console.account import LockRules
 from drimbox.console.app import console_app
 from drimbox.console.journal import JournalRoom
+from drimbox.console.keys import KeyRoom
 from drimbox.console.passwords import PasswordRules
 from drimbox.console.sessions import Limits
 from drimbox.console.walks import WalkRoom
 from drimbox.console.web.desk import SettingLine
 from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.http_server import serving
+from drimbox.keyring.acts import KeyActs
 from drimbox.pacs.site import PacsLink
 from drimbox.reconciliation.acts import WalkActs
 from drimbox.reconciliation.hours import parse_ranges
 from drimbox.reconciliation.walks import Walks
-from drimbox.trust.tls import server_context
 
 _HANDSHAKE_SECONDS = 5.0
 _REFUSAL_SECONDS = 0.5
@@ -45,6 +48,7 @@ async def running(
     structures: Mapping[str, Served],
     certificates: CertificateActs | None = None,
     journal_room: JournalRoom | None = None,
+    held: KeyActs | None = None,
 ) -> AsyncIterator[None]:
     """Serve the console until the block ends. Raises ``Misconfigured``, ``OSError``."""
     settings = services.settings
@@ -74,10 +78,11 @@ async def running(
                 walk_room=_walk_room(services),
                 certificates=certificates,
                 journal_room=journal_room,
+                keys=KeyRoom(held, lambda: market_lines(settings, services.pool, services.clock)) if held else None,
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.
-        tls = server_context(credential(section.tls))
+        tls = listener_context(services.keyring, "console.tls")
         await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
         yield
 

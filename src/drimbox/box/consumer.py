@@ -8,8 +8,9 @@ from pathlib import Path
 
 from drimbox import __version__
 from drimbox.box.importing import importing
+from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import linked
-from drimbox.box.services import Services, credential, psc_tls
+from drimbox.box.services import Services, psc_tls
 from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.box.structures import Keys, Served, pacs_of
 from drimbox.consumer.app import consumer_app
@@ -27,7 +28,6 @@ from drimbox.national.psc.exchange import ApiAccess, ApiServer
 from drimbox.national.psc.proxy import ProxyAddresses, ProxyLogin
 from drimbox.pacs.presence import Holdings
 from drimbox.reports.report import Coded
-from drimbox.trust.tls import server_context
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ async def running(
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.
-        tls = server_context(credential(section.tls))
+        tls = listener_context(services.keyring, "consumer.tls")
         await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
         yield
 
@@ -108,7 +108,7 @@ def _remote(services: Services) -> RemotePsc | None:
         return DeviceLogin(services.psc, services.clock)
     return ProxyLogin(
         services.http,
-        psc_tls(services.settings, services.trust, proxy=True),
+        psc_tls(services.settings, services.trust, services.keyring, proxy=True),
         ProxyAddresses(psc.proxy, psc.proxy_userinfo.strip("/"), psc.proxy_token.strip("/")),
         psc.client_id,
         services.clock,

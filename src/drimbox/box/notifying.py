@@ -13,6 +13,7 @@ from drimbox.box.settings.journal import MailSection, WebhookSection
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured, Refused
 from drimbox.foundation.http_client import HttpClient
+from drimbox.keyring import reminders
 from drimbox.notification.mail import MailChannel
 from drimbox.notification.notices import example
 from drimbox.notification.teller import Channel, Manner, Teller, telling
@@ -34,7 +35,9 @@ async def notifying(settings: Settings, pool: Pool, http: HttpClient, clock: Clo
     async def open_incident(connection: Connection, code: str, reason: str) -> None:
         await incidents.open_for_note(connection, code=code, reason=reason)
 
-    manner = Manner(settings.box.name, _console(settings), section.every_minutes * 60, section.warnings)
+    manner = Manner(
+        settings.box.name, _console(settings), section.every_minutes * 60, section.warnings, always=(reminders.EXPIRY,)
+    )
     tellers = [Teller(pool, clock, one, manner, open_incident) for one in _channels(settings, http, clock)]
     async with telling(tellers, poll=manner.poll):
         yield

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from drimbox import __version__
-from drimbox.box import certificates, console, consumer, journal, services, source
+from drimbox.box import certificates, console, consumer, journal, keys, services, source
 from drimbox.box.notifying import notifying
 from drimbox.box.settings import Settings
 from drimbox.box.state import alone, database_of
@@ -19,8 +19,9 @@ from drimbox.box.structures import served
 from drimbox.console.journal import JournalRoom
 from drimbox.foundation import event_loop
 from drimbox.foundation.errors import DrimboxError
-from drimbox.foundation.memory import few_arenas
+from drimbox.foundation.memory import few_arenas, without_core_dumps
 from drimbox.foundation.signals import stop_on
+from drimbox.publication.incidents import Incidents
 from drimbox.record import logs
 from drimbox.record.audit import Actor, Event, Kind
 from drimbox.store import database
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 def main_box(settings: Settings) -> int:
     """Run until SIGINT or SIGTERM; ``READY`` goes to standard output once every listener accepts. The exit status."""
     few_arenas()
+    without_core_dumps()
     logs.configure(settings.box.log_level)
     # Told to stop while it starts: what is open so far is closed in order, the database above all.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -54,6 +56,8 @@ async def _run(settings: Settings, dsn: str) -> int:
         pool = await stack.enter_async_context(database.opened(dsn, size=settings.database.pool_size))
         common = await stack.enter_async_context(services.opened(settings, pool))
         structures = served(common)
+        held = keys.key_acts(settings, pool, common.keyring, common.clock, common.journal)
+        await stack.enter_async_context(keys.watching(settings, held, Incidents(pool, common.clock)))
         keeper = await stack.enter_async_context(
             journal.kept(settings, pool, common.patient_key, common.journal, common.clock)
         )
@@ -78,7 +82,7 @@ async def _run(settings: Settings, dsn: str) -> int:
         if settings.console is not None:
             acts = market.acts if market is not None else None
             room = JournalRoom(common.journal, keeper, settings.box.environment)
-            await stack.enter_async_context(console.running(common, settings.console, structures, acts, room))
+            await stack.enter_async_context(console.running(common, settings.console, structures, acts, room, held))
         itself = Actor(system=f"{settings.box.name} {__version__}")
         await common.journal.write(None, Event(Kind.STARTED, itself))
         print("READY", flush=True)

@@ -14,20 +14,24 @@ from pathlib import Path
 import psycopg
 
 from drimbox import __version__
+from drimbox.box import keys
+from drimbox.box.places import structure_place
 from drimbox.box.settings import Settings
 from drimbox.box.settings.common import KeyPair
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured, Rejected
 from drimbox.foundation.http_client import HttpClient
+from drimbox.keyring.keeper import Keyring
 from drimbox.national.dmp.client import DmpClient, DmpEndpoints, Software
 from drimbox.national.psc.client import PscClient
 from drimbox.national.whitelist import Whitelist, WhitelistKeeper, verify
 from drimbox.record.audit import Journal
 from drimbox.record.pseudonym import PatientKey, load_patient_key
 from drimbox.store.database import Pool
-from drimbox.trust.keystore import Credential, load_credential, read_file
-from drimbox.trust.profiles import Profile, require_profile
-from drimbox.trust.tls import client_context, load_trust
+from drimbox.trust.fitness import Demand, fitting
+from drimbox.trust.keystore import Credential, read_file
+from drimbox.trust.tls import client_context
+from drimbox.trust.token import Tokens
 from drimbox.trust.watch import TrustWatch
 
 PRODUCT = "drimbox"
@@ -51,12 +55,12 @@ class Services:
     whitelist: WhitelistKeeper
     journal: Journal
     patient_key: PatientKey
+    keyring: Keyring
 
 
 def credential(pair: KeyPair) -> Credential:
-    """The key pair of a setting. Raises ``Misconfigured``."""
-    password = read_file(pair.password_file).strip() if pair.password_file else None
-    return load_credential(pair.certificate, pair.key, password)
+    """The key pair of a setting, for a neighbour of the site. Raises ``Misconfigured``."""
+    return fitting(pair.source.read(Tokens()), Demand(), SystemClock().now())
 
 
 @asynccontextmanager
@@ -65,6 +69,7 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
     clock = SystemClock()
     trust = TrustWatch(settings.trust.roots, settings.trust.revocation_lists)
     key = patient_key(settings)
+    keyring = await keys.opened(settings, pool, trust, clock)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(HttpClient())
         services = Services(
@@ -74,10 +79,11 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
             http=http,
             trust=trust,
             dmp=_dmp(settings, http, clock),
-            psc=_psc(settings, http, clock, trust),
+            psc=_psc(settings, http, clock, trust, keyring),
             whitelist=_whitelist(settings, http, clock, trust, pool),
             journal=Journal(pool, key),
             patient_key=key,
+            keyring=keyring,
         )
         tasks = [asyncio.create_task(_keep_trust(trust)), asyncio.create_task(_keep_whitelist(settings, services))]
         try:
@@ -115,33 +121,27 @@ def _dmp(settings: Settings, http: HttpClient, clock: Clock) -> DmpClient:
     )
 
 
-def _psc(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch) -> PscClient:
+def _psc(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, keyring: Keyring) -> PscClient:
     psc = settings.psc
     secret = None
     if psc.client_secret_file is not None:
         secret = read_file(psc.client_secret_file).strip().decode("utf-8")
-    tls = psc_tls(settings, trust)
+    tls = psc_tls(settings, trust, keyring)
     return PscClient(http, tls, psc.discovery, psc.client_id, secret, clock, psc.timeout, psc.acr, psc.scope)
 
 
-def psc_tls(settings: Settings, trust: TrustWatch, *, proxy: bool = False) -> ssl.SSLContext:
-    """How this box shows itself to PSC (RFC 8705), or to the ``proxy`` e-Sante before it, which is no public server."""
+def psc_tls(settings: Settings, trust: TrustWatch, keyring: Keyring, *, proxy: bool = False) -> ssl.SSLContext:
+    """How this box shows itself to PSC (RFC 8705), or to the ``proxy`` e-Sante before it, which is no public server.
+
+    Where the pair cannot be used PSC will not know us, and the rest goes on; one that comes later is taken up.
+    """
     psc = settings.psc
-    pair = credential(psc.auth) if psc.auth is not None else _first_structure(settings)
+    place = "psc.auth" if psc.auth is not None else structure_place(settings.structures[0].id, "auth")
+    if problem := keyring.standing(place).problem:
+        _log.error("certificate for Pro Sante Connect: %s", problem)
     # A public CA: its revocation lists are not among those of IGC-Sante.
-    public = client_context(load_trust(psc.roots), pair) if psc.roots and not proxy else None
-    return public or trust.enrol(client_context(trust.trust, pair))
-
-
-def _first_structure(settings: Settings) -> Credential | None:
-    """The pair of the first structure; None, and PSC will not know us, where it cannot be used: the rest goes on."""
-    try:
-        pair = credential(settings.structures[0].auth)
-        require_profile(pair, Profile.AUTH)
-        return pair
-    except Misconfigured as error:
-        _log.error("no certificate for Pro Sante Connect: %s", error.reason)
-        return None
+    public = TrustWatch(psc.roots) if psc.roots and not proxy else None
+    return keys.client_tls(keyring, place, public or trust)
 
 
 def _whitelist(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, pool: Pool) -> WhitelistKeeper:

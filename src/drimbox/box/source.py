@@ -12,10 +12,11 @@ from psycopg_pool import PoolTimeout
 from drimbox import __version__
 from drimbox.box.caching import caching
 from drimbox.box.former_paths import with_former_paths
+from drimbox.box.keys import listener_context
 from drimbox.box.listeners import listener_tls
 from drimbox.box.pacs_links import accessible, certificate_names, linked, receiver_settings
 from drimbox.box.reconciliation import walk_drivers
-from drimbox.box.services import Services, credential
+from drimbox.box.services import Services
 from drimbox.box.settings.pacs import PacsSection
 from drimbox.box.settings.source import IocmSection, SourceSection
 from drimbox.box.structures import Served, pacs_of
@@ -55,7 +56,6 @@ from drimbox.reports.order_intake import OrderIntake
 from drimbox.reports.orders import StoredOrders
 from drimbox.reports.report import Report
 from drimbox.speedtest.door import listening as speedtests
-from drimbox.trust.tls import server_context
 
 
 @asynccontextmanager
@@ -168,7 +168,7 @@ async def _images(
         max_parallel=section.wado.max_parallel,
         policy=Policy(section.wado.syntax_choice),
     )
-    tls = services.trust.enrol(server_context(credential(section.wado.tls), services.trust.trust))
+    tls = listener_context(services.keyring, "source.wado.tls", services.trust)
     answering = await with_former_paths(app, section.wado, services.pool)
     await stack.enter_async_context(serving(answering, host=section.wado.host, port=section.wado.port, tls=tls))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from drimbox.certificates import trouble
+from drimbox.keyring import reminders
 from drimbox.publication.incidents import RESYNC, RESYNC_WAITING, WAITING, Incident
 
 Press = Literal["retry", "resync", "discard", ""]
@@ -216,6 +217,22 @@ _HOUSE: Mapping[str, Advice] = {
         "hors de la passerelle, ou la base a été restaurée. Faites-le examiner (responsable de la sécurité, délégué à "
         "la protection des données) ; « drimbox journal verify » dit ce qui diffère. Classez l'incident ensuite.",
         "discard",
+    ),
+    reminders.EXPIRY: Advice(
+        "Un certificat arrive à sa fin. Commandez son renouvellement (pour l'IGC-Santé, auprès de l'ANS : comptez "
+        "plusieurs semaines), puis installez la paire reçue par la page « Inventaire », par « drimbox certificate "
+        "install » ou en remplaçant ses fichiers : aucun redémarrage. La ligne se ferme d'elle-même ensuite.",
+        "",
+    ),
+    reminders.REFUSED: Advice(
+        "Une paire a été apportée et ne convient pas : le motif dit pourquoi et que faire. Celle en service continue. "
+        "La ligne se ferme d'elle-même quand une paire qui convient est apportée.",
+        "",
+    ),
+    reminders.UNUSABLE: Advice(
+        "Rien ne peut être fait avec cette paire : publication, consultation ou accueil des appels sont arrêtés à cet "
+        "endroit. Corrigez ce que dit le motif, puis « drimbox config check » ; la ligne se ferme d'elle-même.",
+        "",
     ),
     "notification-failed": Advice(
         "L'administrateur n'est plus averti des erreurs. Corrigez ce que dit le motif (serveur SMTP, service appelé), "

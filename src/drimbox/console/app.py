@@ -23,6 +23,7 @@ from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
 from drimbox.console.health import Check, HealthWatch
 from drimbox.console.journal import JournalRoom
+from drimbox.console.keys import KeyRoom
 from drimbox.console.login import PasswordDesk
 from drimbox.console.messages import Messages
 from drimbox.console.passwords import Cost, Hasher, PasswordRules
@@ -30,7 +31,7 @@ from drimbox.console.psc import CALLBACK_PATH, GOODBYE_PATH, Psc, PscDesk
 from drimbox.console.sessions import Limits, Sessions
 from drimbox.console.studies import Studies
 from drimbox.console.walks import WalkRoom
-from drimbox.console.web import accounts, queue, signin, statistics, studies, walks
+from drimbox.console.web import accounts, pairs, queue, signin, statistics, studies, walks
 from drimbox.console.web import certificates as market
 from drimbox.console.web import journal as traces
 from drimbox.console.web.desk import LOGIN_PATH, PASSWORD_PATH, Desk, SettingLine, cookie_name, for_people
@@ -77,6 +78,7 @@ async def console_app(
     walk_room: WalkRoom | None = None,
     certificates: CertificateActs | None = None,
     journal_room: JournalRoom | None = None,
+    keys: KeyRoom | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """The console as long as the block lasts; at its end every session is closed.
 
@@ -110,6 +112,7 @@ async def console_app(
         walks=walk_room,
         certificates=certificates,
         journal_room=journal_room,
+        keys=keys,
     )
     app = Starlette(
         routes=routes(),
@@ -196,6 +199,10 @@ def routes() -> list[Route]:
         Route(market.PLACE + "/cle-de-compte", for_people(market.change_account_key, administrator), methods=["POST"]),
         Route(request_of, for_people(market.download, administrator), methods=["GET"]),
         Route(request_of + "/retirer", for_people(market.withdraw, administrator), methods=["POST"]),
+        Route(pairs.PLACE, for_people(pairs.shown, administrator), methods=["GET"]),
+        Route(pairs.PLACE + ".csv", for_people(pairs.download, administrator), methods=["GET"]),
+        Route(pairs.PLACE + "/installer", for_people(pairs.install, administrator), methods=["POST"]),
+        Route(pairs.PLACE + "/retirer", for_people(pairs.remove, administrator), methods=["POST"]),
         Route(walks.PLACE, for_people(walks.listed, administrator), methods=["GET"]),
         Route(walks.PLACE, for_people(walks.begin, administrator), methods=["POST"]),
         Route(walk, for_people(walks.shown, administrator), methods=["GET"]),

@@ -47,13 +47,17 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """``every`` and ``poll`` are in seconds; ``box`` and ``console`` are what notices say of the box."""
+    """``every`` and ``poll`` are in seconds; ``box`` and ``console`` are what notices say of the box.
+
+    ``always`` are the codes of warnings that are told even where ``warnings`` are not.
+    """
 
     box: str
     console: str = ""
     every: float = 900.0
     warnings: bool = False
     poll: float = 10.0
+    always: tuple[str, ...] = ()
 
 
 class Teller:
@@ -110,13 +114,15 @@ class Teller:
         rows = await (
             await connection.execute(
                 "SELECT * FROM incident AS one WHERE (closed_at IS NULL OR opened_at > %(recent)s) "
-                "AND opened_at >= %(since)s AND (severity = 'error' OR %(warnings)s) AND code <> %(own)s "
+                "AND opened_at >= %(since)s AND code <> %(own)s "
+                "AND (severity = 'error' OR %(warnings)s OR code = ANY (%(always)s)) "
                 "AND NOT EXISTS (SELECT 1 FROM notice WHERE channel = %(channel)s AND incident_id = one.id) "
                 "ORDER BY id LIMIT %(most)s",
                 {
                     "recent": now - _MEMORY,
                     "since": row["since"],
                     "warnings": self._manner.warnings,
+                    "always": list(self._manner.always),
                     "own": FAILED,
                     "channel": self._channel.name,
                     "most": _MOST,

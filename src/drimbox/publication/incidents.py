@@ -124,17 +124,25 @@ class Incidents:
             (self._clock.now(), structure, code, reason, message_id, self._step(reason)),
         )
 
-    async def open_for_note(self, connection: Connection, *, code: str, reason: str, study_uid: str = "") -> None:
+    async def open_for_note(
+        self, connection: Connection, *, code: str, reason: str, study_uid: str = "", severity: Severity = "error"
+    ) -> None:
         """Put a line about a note that was refused in the queue (``changes.listener``).
 
         Without a study: one open line for each cause in the same words; what happens again is added to its history.
         """
         if study_uid:
-            await self.open(connection, structure="", study_uid=study_uid, code=code, reason=reason)
+            await self.open(connection, structure="", study_uid=study_uid, code=code, reason=reason, severity=severity)
             return
         # Two at once would not see each other's line.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (code,))
-        values = {"now": self._clock.now(), "code": code, "reason": reason, "step": self._step(reason)}
+        values = {
+            "now": self._clock.now(),
+            "code": code,
+            "reason": reason,
+            "severity": severity,
+            "step": self._step(reason),
+        }
         added = await connection.execute(
             "UPDATE incident SET history = history_with(history, %(step)s) WHERE closed_at IS NULL "
             "AND study_uid = '' AND message_id IS NULL AND code = %(code)s AND reason = %(reason)s",
@@ -142,8 +150,8 @@ class Incidents:
         )
         if added.rowcount == 0:
             await connection.execute(
-                "INSERT INTO incident (opened_at, code, reason, history) "
-                "VALUES (%(now)s, %(code)s, %(reason)s, jsonb_build_array(%(step)s::jsonb))",
+                "INSERT INTO incident (opened_at, code, reason, severity, history) "
+                "VALUES (%(now)s, %(code)s, %(reason)s, %(severity)s, jsonb_build_array(%(step)s::jsonb))",
                 values,
             )
 

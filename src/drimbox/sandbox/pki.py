@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 # Clocks differ, and a program may have looked at its own long before a certificate is made for it.
@@ -47,16 +47,20 @@ class _Issuer:
 
 
 class TestAuthority:
-    """Issues certificates into ``folder``; opened again on the same folder, it goes on with the same keys."""
+    """Issues certificates into ``folder``; opened again on the same folder, it goes on with the same keys.
+
+    It is one of the test range, or, to try what must never mix, one that calls itself of the ``production`` range.
+    """
 
     __test__ = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, production: bool = False) -> None:
         self.folder = folder
+        self.production = production
         folder.mkdir(parents=True, exist_ok=True)
-        self._root = self._issuer("racine", "TEST AC RACINE IGC-SANTE ELEMENTAIRE", None)
-        self._organisations = self._issuer("organisations", "TEST AC IGC-SANTE ELEMENTAIRE ORGANISATIONS", self._root)
-        self._servers = self._issuer("serveurs", "TEST AC IGC-SANTE ELEMENTAIRE SERVEURS", self._root)
+        self._root = self._issuer("racine", "AC RACINE IGC-SANTE ELEMENTAIRE", None)
+        self._organisations = self._issuer("organisations", "AC IGC-SANTE ELEMENTAIRE ORGANISATIONS", self._root)
+        self._servers = self._issuer("serveurs", "AC IGC-SANTE ELEMENTAIRE SERVEURS", self._root)
         self.roots = folder / "ca.pem"
         chain = (self._root, self._organisations, self._servers)
         self.roots.write_bytes(b"".join(i.certificate.public_bytes(serialization.Encoding.PEM) for i in chain))
@@ -76,15 +80,20 @@ class TestAuthority:
         not_before: dt.datetime | None = None,
         not_after: dt.datetime | None = None,
         key_bits: int = 2048,
+        sha1: bool = False,
+        lost_issuer: bool = False,
     ) -> PemPair:
         """A certificate and its key as ``<name>.pem`` and ``<name>.key``; an existing pair is kept.
 
-        ``unit`` is the OU, a Struct_IdNat; ``hosts`` are DNS names or IP addresses for the SAN of a server.
+        ``unit`` is the OU, a Struct_IdNat; ``hosts`` are DNS names or IP addresses for the SAN of a server. With
+        ``lost_issuer`` it comes from an intermediate that nobody is given; ``sha1`` signs it as nobody should.
         """
         pair = PemPair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         if pair.certificate.exists() and pair.key.exists():
             return pair
         issuer = self._servers if profile is Profile.SSL_SERV else self._organisations
+        if lost_issuer:
+            issuer = self._issuer("perdue", "AC IGC-SANTE ELEMENTAIRE PERDUE", self._root)
         key = rsa.generate_private_key(public_exponent=65537, key_size=key_bits)
         subject = x509.Name(
             [
@@ -110,9 +119,11 @@ class TestAuthority:
                 x509.SubjectAlternativeName([_general_name(h) for h in hosts]), critical=False
             )
         certificate = builder.sign(issuer.key, hashes.SHA256())
-        chain = certificate.public_bytes(serialization.Encoding.PEM) + issuer.certificate.public_bytes(
-            serialization.Encoding.PEM
-        )
+        if sha1:
+            certificate = _signed_with_sha1(certificate, issuer.key)
+        chain = certificate.public_bytes(serialization.Encoding.PEM)
+        if not lost_issuer:
+            chain += issuer.certificate.public_bytes(serialization.Encoding.PEM)
         _write_key(pair.key, key)
         pair.certificate.write_bytes(chain)
         return pair
@@ -158,8 +169,10 @@ class TestAuthority:
             [
                 x509.NameAttribute(NameOID.COUNTRY_NAME, "FR"),
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "BAC A SABLE DRIMBOX"),
-                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "IGC-SANTE TEST"),
-                x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+                x509.NameAttribute(
+                    NameOID.ORGANIZATIONAL_UNIT_NAME, "IGC-SANTE" if self.production else "IGC-SANTE TEST"
+                ),
+                x509.NameAttribute(NameOID.COMMON_NAME, common_name if self.production else f"TEST {common_name}"),
             ]
         )
         signer_name = parent.certificate.subject if parent else subject
@@ -197,6 +210,16 @@ def _builder(
         .not_valid_after(not_after or start + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
+
+
+def _signed_with_sha1(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> x509.Certificate:
+    """The same certificate signed with SHA-1, which the library does not do any more: written into the DER itself."""
+    sha256_rsa, sha1_rsa = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
+    old = certificate.tbs_certificate_bytes
+    new = old.replace(sha256_rsa, sha1_rsa)
+    head = certificate.public_bytes(serialization.Encoding.DER).replace(old, new).replace(sha256_rsa, sha1_rsa)
+    signature = key.sign(new, padding.PKCS1v15(), hashes.SHA1())
+    return x509.load_der_x509_certificate(head[: -len(signature)] + signature)
 
 
 def _key_usage(*, signs_documents: bool) -> x509.KeyUsage:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -23,6 +23,7 @@ from cryptography.x509.verification import (
 )
 
 from drimbox.foundation.errors import Misconfigured, Refused
+from drimbox.trust.keystore import UNREADABLE
 from drimbox.trust.revocation import RevocationLists
 
 MAX_DEPTH = 4
@@ -88,7 +89,7 @@ def check_again(certificate: x509.Certificate, trust: TrustStore, now: dt.dateti
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*UNREADABLE, TypeError, InvalidSignature):
         return False
     return True
 
@@ -108,7 +109,7 @@ def _path(
     )
     try:
         return tuple(verifier.verify(leaf, list(helpers)).chain)
-    except (VerificationError, ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except (VerificationError, *UNREADABLE) as error:
         raise Refused("Certificat qui n'est pas émis par une autorité reconnue", code="certificate-chain") from error
 
 
@@ -148,5 +149,5 @@ def _check_extensions(certificate: x509.Certificate) -> None:
 def _extensions(certificate: x509.Certificate) -> x509.Extensions:
     try:
         return certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise Refused("Certificat illisible", code="certificate-syntax") from error

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -30,7 +30,7 @@ from lxml import etree
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.xml import Element, parse, text_of
 from drimbox.trust import names
-from drimbox.trust.keystore import MIN_RSA_BITS
+from drimbox.trust.keystore import MIN_RSA_BITS, UNREADABLE
 
 MAX_CERTIFICATES = 10
 
@@ -230,7 +230,7 @@ def _signer(
 def _public_key(certificate: x509.Certificate) -> object:
     try:
         return certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         # Of a kind that the library does not know: as good as one that we refuse.
         return None
 

@@ -1,14 +1,15 @@
 """Our own certificates and their private keys.
 
 IGC-Sante delivers a structure (standards.md K.1, K.2): ORG AUTH_CLI, to be known as a TLS client; ORG SIGN, to sign;
-and SERV SSL_SERV, for a listener. Each is a ``Credential``. A key is read once, from its (encrypted or not) PKCS#8
-file, lives in memory, and is never written anywhere.
+and SERV SSL_SERV, for a listener. Each is a ``Credential``. A key is read from its (encrypted or not) PEM or PKCS#12
+file, lives in memory, and is never written anywhere; one in a token (``trust.token``) is not even read.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 from drimbox.foundation.clock import SystemClock
@@ -25,14 +27,7 @@ from drimbox.trust import names
 
 MIN_RSA_BITS = 2048
 MIN_EC_BITS = 256
-# What the library raises for a certificate that it cannot read, or not yet: some only once a field is asked for.
-UNREADABLE = (
-    ValueError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
+UNREADABLE = names.UNREADABLE
 
 _log = logging.getLogger(__name__)
 
@@ -72,13 +67,59 @@ def load_credential(
     be read, a wrong password, a key of another certificate, a key too weak (RGS: RSA 2048, EC 256), dates that do not
     hold ``now``.
     """
-    certificates = read_certificates(certificate)
-    leaf = _leaf(certificates, certificate)
-    loaded = Credential(leaf, _ordered_chain(leaf, certificates), read_key(key, password))
-    if loaded.key.public_key() != leaf.public_key():
-        raise _bad(f"La clé privée {key} n'est pas celle du certificat {certificate}. Donnez les deux de la même paire")
-    _check_dates(leaf, certificate, now or SystemClock().now())
+    loaded = read_pem_pair(certificate, key, password)
+    _check_dates(loaded.certificate, certificate, now or SystemClock().now())
     return loaded
+
+
+def read_pem_pair(certificate: Path, key: Path, password: bytes | None = None) -> Credential:
+    """The same, whatever its dates. Raises ``Misconfigured`` (``credential``)."""
+    found = assembled(read_certificates(certificate), read_key(key, password), str(certificate))
+    if not matches(found):
+        raise _bad(f"La clé privée {key} n'est pas celle du certificat {certificate}. Donnez les deux de la même paire")
+    return found
+
+
+def read_pkcs12_pair(path: Path, password: bytes | None = None) -> Credential:
+    """A pair with its chain from a PKCS#12 file (RFC 7292), whatever its dates.
+
+    Raises ``Misconfigured`` (``credential``).
+    """
+    data = read_file(path)
+    _warn_if_open(path)
+    return pkcs12_pair(data, password, str(path))
+
+
+def pkcs12_pair(data: bytes, password: bytes | None, source: str) -> Credential:
+    """The same from its bytes; ``source`` is how it is called. Raises ``Misconfigured`` (``credential``)."""
+    try:
+        held = pkcs12.load_pkcs12(data, password)
+        others = [one.certificate for one in held.additional_certs]
+        certificates = [held.cert.certificate, *others] if held.cert is not None else others
+        _ = [(c.subject, c.issuer, c.public_key()) for c in certificates]
+    except (*UNREADABLE, TypeError):
+        # Without its cause, which may know the bytes.
+        raise _bad(
+            f"Le fichier PKCS#12 {source} est illisible, ou son mot de passe est faux ou absent. Vérifiez le mot de "
+            "passe ; pour un fichier d'un ancien format (RC2), refaites-le avec « openssl pkcs12 -legacy »"
+        ) from None
+    if held.key is None or held.cert is None:
+        raise _bad(f"Le fichier PKCS#12 {source} ne contient pas une clé privée avec son certificat. Exportez les deux")
+    found = assembled(certificates, strong_key(held.key, source), source)
+    if not matches(found):
+        raise _bad(f"La clé privée de {source} n'est pas celle de son certificat. Exportez les deux de la même paire")
+    return found
+
+
+def assembled(certificates: Sequence[x509.Certificate], key: PrivateKey, source: str) -> Credential:
+    """The first certificate, its chain among the others put in order, and a key. Raises ``Misconfigured``."""
+    leaf = _leaf(certificates, source)
+    return Credential(leaf, _ordered_chain(leaf, certificates), key)
+
+
+def matches(credential: Credential) -> bool:
+    """Is the private key that of the certificate?"""
+    return credential.key.public_key() == credential.certificate.public_key()
 
 
 def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
@@ -110,19 +151,29 @@ def read_key(path: Path, password: bytes | None = None) -> PrivateKey:
     """A private key (PEM, encrypted if ``password``), strong enough. Raises ``Misconfigured`` (``credential``)."""
     data = read_file(path)
     _warn_if_open(path)
+    return parse_key(data, password, str(path))
+
+
+def parse_key(data: bytes, password: bytes | None, source: str) -> PrivateKey:
+    """The same from its bytes; ``source`` is how it is called. Raises ``Misconfigured`` (``credential``)."""
     try:
         key = serialization.load_pem_private_key(data, password)
-    except TypeError as error:
-        # One of the two is there without the other; the library says which, and quotes no secret.
+    except TypeError:
+        # One of the two is there without the other. Without its cause: what is said of a key names no part of it.
         need = "est chiffrée : donnez son mot de passe (password_file)" if password is None else "n'est pas chiffrée"
-        raise _bad(f"La clé privée {path} {need}") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _bad(f"La clé privée {path} est illisible (PEM PKCS#8 attendu), ou son mot de passe est faux") from error
+        raise _bad(f"La clé privée {source} {need}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _bad(f"La clé privée {source} est illisible (PEM PKCS#8 attendu), ou son mot de passe est faux") from None
+    return strong_key(key, source)
+
+
+def strong_key(key: object, source: str) -> PrivateKey:
+    """The key, of a kind and a strength that may be used (RGS). Raises ``Misconfigured`` (``credential``)."""
     if isinstance(key, RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
         return key
     if isinstance(key, EllipticCurvePrivateKey) and key.key_size >= MIN_EC_BITS:
         return key
-    raise _bad(f"La clé privée {path} est trop faible ou d'un type refusé (RSA 2048 ou EC 256 au moins)")
+    raise _bad(f"La clé privée {source} est trop faible ou d'un type refusé (RSA 2048 ou EC 256 au moins)")
 
 
 def _warn_if_open(path: Path) -> None:
@@ -130,20 +181,20 @@ def _warn_if_open(path: Path) -> None:
         _log.warning("private key %s can be read by other users: chmod 600", path)
 
 
-def _leaf(certificates: tuple[x509.Certificate, ...], path: Path) -> x509.Certificate:
+def _leaf(certificates: Sequence[x509.Certificate], path: str) -> x509.Certificate:
     leaf = certificates[0]
     try:
         authority = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         authority = False
-    except ValueError as error:
+    except UNREADABLE as error:
         raise _bad(f"Le certificat {path} a des extensions illisibles") from error
     if authority:
         raise _bad(f"Le premier certificat de {path} est celui d'une autorité : mettez celui de la structure en tête")
     return leaf
 
 
-def _ordered_chain(leaf: x509.Certificate, certificates: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:
+def _ordered_chain(leaf: x509.Certificate, certificates: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
     """The issuers among ``certificates``, in order; the root is left out, since every peer has its own copy."""
     chain: list[x509.Certificate] = []
     current = leaf

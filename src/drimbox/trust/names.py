@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from drimbox.foundation.errors import Refused
@@ -45,6 +46,15 @@ _WRITTEN = {x509.ObjectIdentifier(oid): aliases[0] for oid, aliases in _ALIASES.
 _TYPE = re.compile(r"\s*(?:OID\.)?([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*=\s*", re.IGNORECASE)
 _SPECIAL = set(',;+"<>#= \\')
 _HEX_PAIR = re.compile(r"[0-9A-Fa-f]{2}")
+
+# What the library raises for a certificate that it cannot read, or not yet: some only once a field is asked for.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 Rdn = tuple[tuple[str, str], ...]
 DistinguishedName = tuple[Rdn, ...]
@@ -98,7 +108,7 @@ def read_certificate(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # Names are parsed when first read: a bad one must fail here, not in the caller.
         _ = (certificate.subject, certificate.issuer)
-    except (ValueError, x509.InvalidVersion) as error:
+    except UNREADABLE as error:
         raise Refused("Certificat illisible", code="certificate-syntax") from error
     return certificate
 

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from drimbox.foundation.errors import Misconfigured, Refused
-from drimbox.trust.keystore import Credential
+from drimbox.trust.keystore import UNREADABLE, Credential
 
 E = TypeVar("E", bound=x509.ExtensionType)
 _ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
@@ -87,5 +87,5 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Misconfigured("Certificat dont les extensions sont illisibles", code="credential") from error

@@ -1,4 +1,4 @@
-"""A listener's TLS context that is replaced while it serves: no connection is dropped, none is made to wait.
+"""A TLS context that is replaced while it serves: no connection is dropped, none is made to wait.
 
 A listener is given one ``ReloadableServerContext`` for its whole life. Each new connection is wrapped by the context
 presented at that moment; those that are open keep the one they began with, until they end by themselves. So a renewed
@@ -58,6 +58,34 @@ def reloadable() -> ReloadableServerContext:
     context._presented = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context._answers = {}
     return context
+
+
+class ReloadableClientContext(ssl.SSLContext):
+    """The same for a client: each new connection is wrapped by the context presented at that moment."""
+
+    _presented: ssl.SSLContext
+
+    def present(self, context: ssl.SSLContext) -> None:
+        """Use this context (``tls.client_context``) for the next connections."""
+        self._presented = context
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """What asyncio and uvloop call for each connection."""
+        return self._presented.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+def reloadable_client(context: ssl.SSLContext) -> ReloadableClientContext:
+    """A client's context that uses ``context`` until another is presented."""
+    made = ReloadableClientContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.present(context)
+    return made
 
 
 def validation_context(credential: Credential) -> ssl.SSLContext:

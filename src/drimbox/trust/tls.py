@@ -26,8 +26,15 @@ from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Misconfigured, Refused
 from drimbox.trust import names
 from drimbox.trust.chain import TrustStore, check_again
-from drimbox.trust.keystore import Credential, read_certificates
+from drimbox.trust.keystore import UNREADABLE, Credential, read_certificates
 from drimbox.trust.revocation import RevocationLists, load_revocation_lists
+from drimbox.trust.token import TokenKey
+
+MUST_BE_A_FILE = (
+    "La clé est dans un jeton PKCS#11, que le TLS de Python ne sait pas utiliser : il ne lit que des fichiers. "
+    "Donnez à cet endroit une paire PEM ou PKCS#12 ; un jeton peut porter l'ORG SIGN, et le certificat d'un "
+    "serveur si un serveur frontal (nginx) termine le TLS"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -160,6 +167,8 @@ def _believe(context: ssl.SSLContext, trust: TrustStore) -> None:
 
 def _present(context: ssl.SSLContext, credential: Credential) -> None:
     """Hand certificate, chain and key to OpenSSL, which only reads files: one in memory, the key encrypted again."""
+    if isinstance(credential.key, TokenKey):
+        raise Misconfigured(MUST_BE_A_FILE, code="credential")
     password = secrets.token_bytes(32).hex().encode()
     certificates = (credential.certificate, *credential.chain)
     pem = b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
@@ -207,7 +216,7 @@ def _authorities(path: Path) -> tuple[x509.Certificate, ...]:
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 

@@ -15,6 +15,7 @@ from drimbox.box.settings.console import ConsoleSection
 from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.box.settings.importing import check_targets
 from drimbox.box.settings.journal import JournalSection, NotificationsSection
+from drimbox.box.settings.keystore import KeystoreSection
 from drimbox.box.settings.national import DmpSection, PscSection, WhitelistSection
 from drimbox.box.settings.pacs import PacsSection
 from drimbox.box.settings.source import ManifestSection, SourceSection
@@ -33,6 +34,7 @@ class Settings(Section):
     consumer: ConsumerSection | None = None
     console: ConsoleSection | None = None
     journal: JournalSection = JournalSection()
+    keystore: KeystoreSection = KeystoreSection()
     notifications: NotificationsSection | None = None
     market_certificate: MarketCertificateSection | None = None
     dmp: DmpSection

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from drimbox.foundation.uids import is_uid
+from drimbox.trust.pairs import PairSource
 
 
 def _oid(value: str) -> str:
@@ -67,11 +68,50 @@ class Section(BaseModel):
 
 
 class KeyPair(Section):
-    """A certificate with its chain, and its private key, both PEM."""
+    """A certificate with its chain, and its private key: two PEM files, one PKCS#12 file, or a PKCS#11 token."""
 
-    certificate: Path = Field(description="PEM file: the certificate, then its chain")
-    key: Path = Field(description="PEM file of the private key, PKCS#8")
-    password_file: Path | None = Field(None, description="file that holds the password of the private key")
+    certificate: Path | None = Field(
+        None, description="PEM file: the certificate, then its chain; with `token`, none: the one that the token holds"
+    )
+    key: Path | None = Field(None, description="PEM file of the private key, PKCS#8")
+    pkcs12: Path | None = Field(None, description="PKCS#12 file (.p12, .pfx) of the certificate, its chain and its key")
+    password_file: Path | None = Field(
+        None, description="file that holds the password of the private key, or of the PKCS#12 file"
+    )
+    module: Path | None = Field(None, description="PKCS#11 module (.so) of the maker of the token; ORG SIGN alone")
+    token: str = Field("", description="label of the token")
+    token_key: str = Field("", description="label of the private key in the token")
+    pin_file: Path | None = Field(None, description="file that holds the PIN of the token")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> KeyPair:
+        in_token = (self.module, self.token, self.token_key, self.pin_file)
+        forms = (self.key is not None, self.pkcs12 is not None, any(in_token))
+        if sum(forms) != 1:
+            raise ValueError(
+                "une paire est soit certificate et key (PEM), soit pkcs12, soit module, token, token_key et pin_file"
+            )
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key demande certificate")
+        if self.pkcs12 is not None and self.certificate is not None:
+            raise ValueError("pkcs12 contient déjà le certificat : retirez certificate")
+        if any(in_token) and not all(in_token):
+            raise ValueError("un jeton PKCS#11 demande module, token, token_key et pin_file")
+        return self
+
+    @property
+    def source(self) -> PairSource:
+        """Where the pair is read."""
+        return PairSource(
+            self.certificate,
+            self.key,
+            self.pkcs12,
+            self.password_file,
+            self.module,
+            self.token,
+            self.token_key,
+            self.pin_file,
+        )
 
 
 class TlsServer(Section):

@@ -117,6 +117,17 @@ class IocmSection(Section):
 class WadoSection(TlsServer):
     """WADO-RS for other DRIMboxes (the ``db`` host), mutual TLS."""
 
+    certificate_of: Literal["igc-sante", "market", "other"] = Field(
+        "igc-sante",
+        description="who issued the certificate of this listener (decision 15): IGC-Sante (its chain ends at "
+        "`trust.roots`), a market authority (one name, chain to the system's roots), or another one, that is not "
+        "looked into (behind a server that ends TLS)",
+    )
+    db_host: str = Field(
+        "",
+        description="`db` name given by the agency, the one name that the certificate may have; none: the host of "
+        "public_url where that is a name of mesimagesmedicales.fr, else any name",
+    )
     base_path: str = Field(
         "/dicom-web-rs", description="path under which studies/... is served; part of every RetrieveURL"
     )

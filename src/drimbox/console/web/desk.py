@@ -20,13 +20,14 @@ from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
 from drimbox.console.health import HealthWatch
 from drimbox.console.journal import JournalRoom
+from drimbox.console.keys import KeyRoom
 from drimbox.console.login import PasswordDesk
 from drimbox.console.messages import Messages
 from drimbox.console.psc import PscDesk
 from drimbox.console.sessions import Session, Sessions
 from drimbox.console.studies import Studies
 from drimbox.console.walks import WalkRoom
-from drimbox.console.web import rendering
+from drimbox.console.web import rendering, uploads
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.uids import new_secret
@@ -76,6 +77,7 @@ class Desk:
     walks: WalkRoom | None = None
     certificates: CertificateActs | None = None
     journal_room: JournalRoom | None = None
+    keys: KeyRoom | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +164,15 @@ async def fields_of(request: Request) -> dict[str, list[str]]:
     origin = request.headers.get("origin", desk_of(request).public_url)
     if origin != desk_of(request).public_url or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise Refused("Formulaire envoyé depuis un autre site", code="form")
+    upload = uploads.is_upload(request.headers.get("content-type", ""))
+    most = uploads.MAX_BYTES if upload else MAX_FORM_BYTES
     received = bytearray()
     async for chunk in request.stream():
         received += chunk
-        if len(received) > MAX_FORM_BYTES:
+        if len(received) > most:
             raise Refused("Envoi trop volumineux", code="body-size")
+    if upload:
+        return await uploads.upload_fields(request.headers, bytes(received))
     try:
         pairs = parse_qsl(received.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100)
     except ValueError as error:
