@@ -16,6 +16,7 @@ from drimbox.box.archive_commands import archive
 from drimbox.box.backup_commands import backup, restore
 from drimbox.box.certificate_commands import certificate
 from drimbox.box.journal_commands import journal, notify, statistics
+from drimbox.box.link_commands import link
 from drimbox.box.reconciliation_commands import reconcile
 
 if TYPE_CHECKING:
@@ -399,6 +400,7 @@ main.add_command(backup)
 main.add_command(restore)
 main.add_command(certificate)
 main.add_command(journal)
+main.add_command(link)
 main.add_command(statistics)
 main.add_command(notify)
 main.add_command(reconcile)

@@ -54,7 +54,7 @@ def installed() -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def chromium(installed: None, world: World) -> AsyncIterator[Browser]:
     national = world.mesh.state / "national" / "pki"
-    pins = [key_pin(national / f"{name}.pem") for name in ("psc-serveur", "ris-serveur", "b-consumer")]
+    pins = [key_pin(national / f"{name}.pem") for name in ("psc-serveur", "ris-serveur", "b-consumer", "a-vi")]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=str(CHROMIUM),

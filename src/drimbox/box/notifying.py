@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from drimbox.box.settings import Settings
-from drimbox.box.settings.journal import MailSection, WebhookSection
+from drimbox.box.settings.journal import SmtpSection, WebhookSection
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured, Refused
 from drimbox.foundation.http_client import HttpClient
@@ -71,13 +71,14 @@ def _channels(settings: Settings, http: HttpClient, clock: Clock) -> Sequence[Ch
     section = settings.notifications
     found: list[Channel] = []
     if section is not None and section.mail is not None:
-        found.append(_mail(section.mail, clock))
+        found.append(mail_channel(section.mail, section.mail.recipients, clock))
     if section is not None and section.webhook is not None:
-        found.append(_webhook(section.webhook, http))
+        found.append(webhook_channel(section.webhook, http))
     return found
 
 
-def _mail(section: MailSection, clock: Clock) -> MailChannel:
+def mail_channel(section: SmtpSection, recipients: Sequence[str], clock: Clock) -> MailChannel:
+    """A way to send e-mails. Raises ``Misconfigured``."""
     file = section.password_file
 
     def password() -> str:
@@ -87,33 +88,36 @@ def _mail(section: MailSection, clock: Clock) -> MailChannel:
         host=section.host,
         port=section.port,
         security=section.security,
-        tls=None if section.security == "none" else _tls(section.roots),
+        tls=None if section.security == "none" else site_tls(section.roots),
         sender=section.sender,
-        recipients=section.recipients,
+        recipients=recipients,
         clock=clock,
         username=section.username,
         password=password,
     )
 
 
-def _webhook(section: WebhookSection, http: HttpClient) -> WebhookChannel:
+def webhook_channel(section: WebhookSection, http: HttpClient) -> WebhookChannel:
+    """A way to call a service of the site. Raises ``Misconfigured``."""
     file = section.secret_file
 
     def secret() -> bytes:
         return read_file(file).strip() if file is not None else b""
 
-    return WebhookChannel(http, section.url, _tls(section.roots), secret)
+    return WebhookChannel(http, section.url, site_tls(section.roots), secret)
 
 
-def _tls(roots: Sequence[Path]) -> ssl.SSLContext:
-    """A client of servers of the site: its own CAs, or those that the machine believes."""
+def site_tls(roots: Sequence[Path]) -> ssl.SSLContext:
+    """A client of servers of the site: its own CAs, or those that the machine believes. Raises ``Misconfigured``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         for path in roots:
             context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:
-        raise Misconfigured("Racine de [notifications] illisible", code="trust-root") from error
+        raise Misconfigured(
+            "Racine d'un serveur de messagerie ou d'un service appelé illisible", code="trust-root"
+        ) from error
     if not roots:
         context.load_default_certs()
     return context

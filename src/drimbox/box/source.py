@@ -61,8 +61,8 @@ from drimbox.speedtest.door import listening as speedtests
 @asynccontextmanager
 async def running(
     services: Services, section: SourceSection, structures: Mapping[str, Served], dsn: str
-) -> AsyncIterator[None]:
-    """Receive, publish and serve until the block ends. Raises ``Misconfigured``, ``OSError``."""
+) -> AsyncIterator[Mapping[str, PacsAccess]]:
+    """Receive, publish and serve until the block ends; gives the PACSs. Raises ``Misconfigured``, ``OSError``."""
     async with AsyncExitStack() as stack:
         links = {p.id: linked(p, services.trust) for p in services.settings.pacs}
         for link in links.values():
@@ -78,7 +78,7 @@ async def running(
         await _reports(stack, services, section, sites, incidents)
         if section.iocm is not None:
             await _notes(stack, services, section.iocm, incidents)
-        yield
+        yield accesses
 
 
 def _accesses(

@@ -22,14 +22,18 @@ from drimbox.demo.places import Ports, ports
 from drimbox.demo.processes import NotStarted, Running, memory_of, started
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_server import serving
+from drimbox.link import address
+from drimbox.link import professionals as link
 from drimbox.sandbox.issuing import service_certificate
 from drimbox.sandbox.listeners import ClientCertificate, caller_context, listener_context
 from drimbox.sandbox.pacs import embedded, orthanc
 from drimbox.sandbox.pacs.exams import EXAMS, OTHER_STUDY
 from drimbox.sandbox.pacs.peer import Destination, PacsPeer
 from drimbox.sandbox.pacs.samples import write_exam, write_study
+from drimbox.sandbox.phone import phone_app
 from drimbox.sandbox.pki import TestAuthority
 from drimbox.sandbox.ris.app import Mllp, ris_app
+from drimbox.sandbox.ris.exams import Exam, exam
 from drimbox.sandbox.ris.letters import Identity
 from drimbox.sandbox.services import Endpoints, endpoints_of
 from drimbox.sandbox.sites import SITE_A, SITE_B, ServicesConfig, config_to_json
@@ -166,12 +170,12 @@ def _viewer(home: Path, say: Say) -> Path:
 
 
 def _services(state: Path, places: Ports) -> ServicesConfig:
-    consumer = sites.consumer_url(places)
+    consumer, viewer = sites.consumer_url(places), sites.viewer_url(places)
     console_a, console_b = (sites.console_url(places, key) for key in ("a", "b"))
     site_a = replace(
         SITE_A,
-        redirect_uris=(console_a + console.CALLBACK_PATH,),
-        post_logout_redirect_uris=(console_a + console.GOODBYE_PATH,),
+        redirect_uris=(console_a + console.CALLBACK_PATH, viewer + link.CALLBACK_PATH),
+        post_logout_redirect_uris=(console_a + console.GOODBYE_PATH, viewer + link.GOODBYE_PATH),
     )
     site_b = replace(
         SITE_B,
@@ -257,11 +261,20 @@ def _unless(stop: threading.Event, items: Iterable[T]) -> Iterator[T]:
 async def _information_systems(stack: AsyncExitStack, places: Ports, authority: TestAuthority) -> None:
     pair = service_certificate(authority, "ris-serveur", "localhost")
     tls = listener_context(pair, authority, ClientCertificate.UNASKED)
-    site_a = ris_app("RIS du site A", mllp=Mllp("127.0.0.1", places.mllp_a))
+    viewer = sites.viewer_url(places)
+    site_a = ris_app("RIS du site A", mllp=Mllp("127.0.0.1", places.mllp_a), link=lambda exam: link_of(viewer, exam))
     call = f"{sites.consumer_url(places)}/drim"
     site_b = ris_app("RIS du site B", call_url=call, identity=PATIENT_AT_B)
     await stack.enter_async_context(serving(site_a, host="127.0.0.1", port=places.ris_a, tls=tls))
     await stack.enter_async_context(serving(site_b, host="127.0.0.1", port=places.ris_b, tls=tls))
+    await stack.enter_async_context(serving(phone_app(), host="127.0.0.1", port=places.phone, tls=tls))
+
+
+def link_of(origin: str, known: Exam) -> str:
+    """The link that site A's RIS puts in the report of an exam: to its first study."""
+    _, accession = known.orders[0]
+    found = address.Link(known.studies[0], accession, address.ReportId.of(known.document_id))
+    return address.whole(origin, found)
 
 
 def _addresses(mesh: Mesh) -> dict[str, object]:
@@ -293,6 +306,12 @@ def _addresses(mesh: Mesh) -> dict[str, object]:
             for key, openers in mesh.consoles.items()
         },
         "ris": {"a": mesh.ris_a, "b": mesh.ris_b},
+        "link": {
+            "invoke": f"{sites.viewer_url(places)}{address.PATH}",
+            "template": address.template(sites.viewer_url(places)),
+            "example": link_of(sites.viewer_url(places), exam("E")),
+            "phone": sites.phone_url(places),
+        },
         "dmp": {
             "repository": national.dmp_repository,
             "registry": national.dmp_registry,

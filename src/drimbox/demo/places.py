@@ -36,6 +36,8 @@ class Ports:
     iocm_a: int
     console_a: int
     console_b: int
+    vi_a: int
+    phone: int
 
 
 def ports(state: Path, first: int = FIRST_PORT) -> Ports:

@@ -16,17 +16,18 @@ from typing import Any
 
 from drimbox.demo import mesh as meshes
 from drimbox.demo import story
-from drimbox.demo.mesh import Mesh
+from drimbox.demo.mesh import Mesh, link_of
 from drimbox.demo.narration import following
 from drimbox.demo.places import FIRST_PORT, ports
 from drimbox.demo.processes import NotStarted
-from drimbox.demo.sites import console_url
+from drimbox.demo.sites import console_url, phone_url, viewer_url
 from drimbox.demo.visitor import Lost
 from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.foundation.signals import TOLD_TO_STOP, stop_on
 from drimbox.reports import hl7
 from drimbox.reports.reading import read_report
 from drimbox.sandbox.pacs import orthanc
+from drimbox.sandbox.ris.exams import exam
 from drimbox.store import embedded
 
 _LOCK = "demo.lock"
@@ -156,6 +157,8 @@ async def _once(options: Options, mesh: Mesh, studies: list[str], timings: story
         problems += story.compare(mesh, study, received, say)
         if not received:
             problems.append(f"{study}: no image")
+    if options.message is None:
+        await story.follow_link(mesh, timings, say)
     figures: dict[str, Any] = {
         "ok": not problems,
         "images": images,
@@ -193,6 +196,9 @@ La suite se joue dans un navigateur :
 
   Console de l'exploitant du site B                 {console_url(mesh.ports, "b")}
   RIS du site A (envoyer d'autres comptes rendus)   {mesh.ris_a}
+  Lien du compte rendu, pour un patient ou un médecin
+    {link_of(viewer_url(mesh.ports), exam("E"))}
+    patient : né le 28/03/1979, féminin, à Dompremy ; son téléphone   {phone_url(mesh.ports)}
   Ce que tient le DMP                               {mesh.national.dmp_view}/documents
   Toutes les adresses, les certificats              {mesh.state / "endpoints.json"}
   Autorité de certification de test (à accepter)    {mesh.national.roots}

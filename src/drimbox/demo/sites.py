@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from drimbox.demo.places import Ports
+from drimbox.sandbox import phone
 from drimbox.sandbox.services import Endpoints
 
 WADO_PATH = "/dicom-web-rs"
@@ -25,6 +26,16 @@ def consumer_url(ports: Ports) -> str:
 def console_url(ports: Ports, key: str) -> str:
     """The address of the operator's console of a site, ``a`` or ``b``."""
     return f"https://localhost:{ports.console_a if key == 'a' else ports.console_b}"
+
+
+def viewer_url(ports: Ports) -> str:
+    """The address of site A's viewer host, which the links in its reports carry."""
+    return f"https://localhost:{ports.vi_a}"
+
+
+def phone_url(ports: Ports) -> str:
+    """The telephone of the patient."""
+    return f"https://localhost:{ports.phone}"
 
 
 def dmp_services(ports: Ports) -> str:
@@ -76,6 +87,21 @@ port = {ports.wado_a}
 public_url = "https://localhost:{before_wado or ports.wado_a}"
 base_path = "{WADO_PATH}"
 tls = {{ certificate = {_q(certificates.db.certificate)}, key = {_q(certificates.db.key)} }}
+
+# The link in the reports. On its own machine the site ends TLS itself: no authority certifies localhost.
+[link]
+host = "127.0.0.1"
+port = {ports.vi_a}
+public_url = "{viewer_url(ports)}"
+tls = {{ certificate = {_q(certificates.vi.certificate)}, key = {_q(certificates.vi.key)} }}
+patients = "code"
+tries_per_study = 100
+tries_per_address = 1000
+requests_per_minute = 1000
+
+[link.webhook]
+url = "{phone_url(ports)}{phone.PATH}"
+roots = [{_q(national.roots)}]
 {_console(ports, national, "a")}"""
     file.write_text(text, "utf-8")
 

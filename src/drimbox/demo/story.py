@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import pydicom
 
 from drimbox.demo.compare import differences
 from drimbox.demo.fate import fate_of
-from drimbox.demo.mesh import PATIENT_AT_B, Mesh, Say
+from drimbox.demo.mesh import PATIENT_AT_B, Mesh, Say, link_of
+from drimbox.demo.sites import phone_url, viewer_url
 from drimbox.demo.visitor import Page, Visitor
 from drimbox.reports import hl7
+from drimbox.sandbox import phone
 from drimbox.sandbox.pacs import orthanc
 from drimbox.sandbox.ris import letters, wire
 from drimbox.sandbox.ris.app import call_parameters
@@ -46,7 +48,8 @@ class Timings:
 
 async def send_report(mesh: Mesh, message: bytes | None, timings: Timings, say: Say) -> str:
     """Site A's RIS sends its report; returns MSH-10 once the box has taken responsibility (AA)."""
-    letter = letters.Letter(exam("E"), f"DEMO{secrets.token_hex(8)}")
+    link = link_of(viewer_url(mesh.ports), exam("E"))
+    letter = letters.Letter(exam("E"), f"DEMO{secrets.token_hex(8)}", link=link)
     now = dt.datetime.now(dt.UTC)
     sent = letters.oru(letter, now) if message is None else letters.filled_in(message, letter, now)
     say("Le RIS du site A envoie le compte rendu de l'examen (HL7 v2, MLLP)…")
@@ -197,6 +200,37 @@ async def fetch_all(opened: Opened, timings: Timings, say: Say) -> dict[str, byt
     size = sum(map(len, found.values()))
     timings.steps["megabytes"] = round(size / 1e6, 3)
     say(f"  {len(found)} image(s) reçue(s) du site A par WADO-RS ({size / 1e6:.1f} Mo).")
+    return found
+
+
+async def follow_link(mesh: Mesh, timings: Timings, say: Say, patience: float = 20.0) -> Page:
+    """The patient opens the link of the report, with the code that reaches the telephone; the first page inside."""
+    say("Le patient ouvre le lien de son compte rendu (visionneuse du site A)…")
+    who = PATIENT_AT_B
+    birth = who.birth_date
+    visitor = Visitor(mesh.http, mesh.tls)
+    with timings.of("link"):
+        page = await visitor.get(link_of(viewer_url(mesh.ports), exam("E")))
+        page = await visitor.press(page, "Je suis le patient")
+        before = len(await _messages(mesh))
+        born = f"{birth[6:]}/{birth[4:6]}/{birth[:4]}"
+        page = await visitor.press(page, "Recevoir un code", naissance=born, sexe=who.sex, lieu=who.birth_city)
+        deadline = time.monotonic() + patience
+        while len(messages := await _messages(mesh)) == before:
+            if time.monotonic() > deadline:
+                raise Untrue("le code du patient n'est pas arrivé ; voir le journal du site A")
+            await asyncio.sleep(0.05)
+        page = await visitor.press(page, "Voir les images", code=messages[0]["code"])
+    if not urlsplit(page.address).path.startswith("/visite/"):
+        raise Untrue("le lien du compte rendu ne s'ouvre pas avec le code reçu")
+    say("  un code lui est envoyé, et la porte s'ouvre sur cet examen seul.")
+    return await visitor.press(await visitor.get(f"{page.address.rstrip('/')}/fin"), "Fermer")
+
+
+async def _messages(mesh: Mesh) -> list[dict[str, str]]:
+    """What the telephone of the patient received, the newest first."""
+    reply = await mesh.http.send("GET", f"{phone_url(mesh.ports)}{phone.PATH}", tls=mesh.tls)
+    found: list[dict[str, str]] = json.loads(reply.body)
     return found
 
 

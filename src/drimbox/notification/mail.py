@@ -36,26 +36,31 @@ class MailChannel:
 
     async def tell(self, notice: Notice) -> None:
         """Raises ``Unavailable`` (the server is away, or says later) or ``Rejected`` (it will not), both ``smtp``."""
-        await asyncio.to_thread(self._send, self._message(notice))
+        await self.send(self.recipients, notice.subject, notice.text)
 
-    def _message(self, notice: Notice) -> EmailMessage:
+    async def send(self, recipients: Sequence[str], subject: str, text: str) -> None:
+        """One e-mail to these addresses, whoever the channel's own recipients are. Raises as ``tell``."""
+        message = self._message(recipients, subject, text)
+        await asyncio.to_thread(self._send, message, list(recipients))
+
+    def _message(self, recipients: Sequence[str], subject: str, text: str) -> EmailMessage:
         message = EmailMessage()
         message["From"] = self.sender
-        message["To"] = ", ".join(self.recipients)
-        message["Subject"] = notice.subject
+        message["To"] = ", ".join(recipients)
+        message["Subject"] = subject
         message["Date"] = format_datetime(self.clock.now())
         message["Message-ID"] = make_msgid(domain=self.sender.rpartition("@")[2])
         # Not answered by machines, nor by those who are away (RFC 3834).
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(notice.text)
+        message.set_content(text)
         return message
 
-    def _send(self, message: EmailMessage) -> None:
+    def _send(self, message: EmailMessage, recipients: list[str]) -> None:
         try:
             with self._connected() as client:
                 if self.username:
                     client.login(self.username, self.password())
-                refused = client.send_message(message, self.sender, list(self.recipients))
+                refused = client.send_message(message, self.sender, recipients)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException) as error:
             raise _answered(error) from error
         except smtplib.SMTPNotSupportedError as error:

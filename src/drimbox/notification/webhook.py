@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from drimbox.foundation.errors import Rejected, Unavailable
 from drimbox.foundation.http_client import HttpClient
@@ -29,7 +30,11 @@ class WebhookChannel:
 
     async def tell(self, notice: Notice) -> None:
         """Raises ``Unavailable``, ``OutcomeUnknown`` or ``Rejected`` (``webhook``)."""
-        body = json.dumps(notice.to_json(), ensure_ascii=False).encode()
+        await self.post(notice.to_json())
+
+    async def post(self, content: Mapping[str, Any]) -> None:
+        """Call the service with this content, signed. Raises as ``tell``."""
+        body = json.dumps(content, ensure_ascii=False).encode()
         headers = {"Content-Type": "application/json; charset=utf-8"}
         if secret := self.secret():
             headers[SIGNATURE] = f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"

@@ -85,6 +85,12 @@ def read_report(message: Message) -> Report:
     )
 
 
+def document_of(message: Message) -> bytes:
+    """The octets of the imaging report that the message carries. Raises ``MessageError``, ``Refused``."""
+    segments, _ = _documents(message)
+    return _decode(segments[0].repetitions(5), _place(segments[0]))
+
+
 def _missing(reason: str, location: str) -> MessageError:
     return MessageError(reason, code="hl7-required", condition="101", location=location)
 

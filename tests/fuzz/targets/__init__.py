@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import certificates, datasets, dimse, dmp, listeners, reports, web, xdm
+from fuzz.targets import certificates, datasets, dimse, dmp, link, listeners, reports, web, xdm
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for room in (reports, dimse, datasets, web, dmp, xdm, certificates, listeners)
+    for room in (reports, dimse, datasets, web, dmp, xdm, certificates, link, listeners)
     for target in room.TARGETS
 }

@@ -16,6 +16,7 @@ from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.box.settings.importing import check_targets
 from drimbox.box.settings.journal import JournalSection, NotificationsSection
 from drimbox.box.settings.keystore import KeystoreSection
+from drimbox.box.settings.link import LinkSection, check_link
 from drimbox.box.settings.national import DmpSection, PscSection, WhitelistSection
 from drimbox.box.settings.pacs import PacsSection
 from drimbox.box.settings.source import ManifestSection, SourceSection
@@ -37,6 +38,7 @@ class Settings(Section):
     keystore: KeystoreSection = KeystoreSection()
     notifications: NotificationsSection | None = None
     market_certificate: MarketCertificateSection | None = None
+    link: LinkSection | None = None
     dmp: DmpSection
     psc: PscSection
     whitelist: WhitelistSection
@@ -62,6 +64,8 @@ class Settings(Section):
                 raise ValueError(f"deux [[{what}]] ont le même id")
         if self.consumer is not None:
             check_targets(self.consumer.imports.targets, {p.id: p.dicomweb is not None for p in self.pacs})
+        if self.link is not None:
+            check_link(self.link, source=self.source is not None, market=self.market_certificate)
         if self.source is None and self.consumer is None:
             raise ValueError("ni [source] ni [consumer] : la DRIMbox ne ferait rien")
         if self.source is not None and not self.pacs:

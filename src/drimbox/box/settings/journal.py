@@ -44,8 +44,8 @@ class JournalSection(Section):
     night_hour: int = Field(3, ge=0, le=23, description="hour (Paris) from which the journal is verified every night")
 
 
-class MailSection(Section):
-    """E-mails through the site's own SMTP server."""
+class SmtpSection(Section):
+    """The site's own SMTP server."""
 
     host: str = Field(description="name of the SMTP server")
     port: Port = Field(587, description="its port")
@@ -58,15 +58,20 @@ class MailSection(Section):
     username: str = Field("", description="account to log in with; none: no login")
     password_file: Path | None = Field(None, description="file of its password")
     sender: Address = Field(description="address that the e-mails come from")
-    recipients: tuple[Address, ...] = Field(min_length=1, description="addresses of those who are told")
 
     @model_validator(mode="after")
-    def _whole_login(self) -> MailSection:
+    def _whole_login(self) -> SmtpSection:
         if bool(self.username) != (self.password_file is not None):
             raise ValueError("username et password_file vont ensemble")
         if self.username and self.security == "none":
             raise ValueError("un mot de passe ne part pas sans TLS : security = starttls ou tls")
         return self
+
+
+class MailSection(SmtpSection):
+    """E-mails through the site's own SMTP server."""
+
+    recipients: tuple[Address, ...] = Field(min_length=1, description="addresses of those who are told")
 
 
 class WebhookSection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from drimbox.sandbox.ris import letters, wire
-from drimbox.sandbox.ris.exams import exam
+from drimbox.sandbox.ris.exams import Exam, exam
 from drimbox.sandbox.ris.orders import OrderLetter, omi
 
 _HEADERS = {
@@ -57,11 +58,17 @@ def call_parameters(identity: letters.Identity, *, consent: str = "yes") -> dict
 
 
 def ris_app(
-    name: str, *, mllp: Mllp | None = None, call_url: str = "", identity: letters.Identity | None = None
+    name: str,
+    *,
+    mllp: Mllp | None = None,
+    call_url: str = "",
+    identity: letters.Identity | None = None,
+    link: Callable[[Exam], str] = lambda _exam: "",
 ) -> Starlette:
     """The page of one site's RIS: sends reports when ``mllp`` is given, calls the consumer when ``call_url`` is.
 
-    ``identity`` is the patient on the screen; the official test patient by default.
+    ``identity`` is the patient on the screen; the official test patient by default. ``link`` gives the link to the
+    images that the report of an exam carries.
     """
     who = identity or letters.Identity()
     templates = Environment(
@@ -90,7 +97,7 @@ def ris_app(
         kind = str(form.get("message", ""))
         if kind not in _SENT:
             return page(400, sent="", verdict="", problem="Message inconnu")
-        message = _message(kind, letter, dt.datetime.now(dt.UTC))
+        message = _message(kind, exam(letter), link, dt.datetime.now(dt.UTC))
         try:
             [answer] = await wire.send(mllp.host, mllp.port, [message], tls=mllp.tls)
         except (OSError, TimeoutError, ConnectionError):
@@ -100,8 +107,8 @@ def ris_app(
     return Starlette(routes=[Route("/", show), Route("/envoyer", send, methods=["POST"])])
 
 
-def _message(kind: str, letter: str, now: dt.datetime) -> bytes:
+def _message(kind: str, known: Exam, link: Callable[[Exam], str], now: dt.datetime) -> bytes:
     identifier = f"RIS{secrets.token_hex(8)}"
     if kind in _CONTROLS:
-        return omi(OrderLetter((exam(letter),), identifier, control=_CONTROLS[kind]), now)
-    return letters.oru(letters.Letter(exam(letter), identifier), now)
+        return omi(OrderLetter((known,), identifier, control=_CONTROLS[kind]), now)
+    return letters.oru(letters.Letter(known, identifier, link=link(known)), now)

@@ -36,6 +36,9 @@ class Identity:
     birth_date: str = "19790328"
     sex: str = "F"
     birth_place: str = "51215"
+    birth_city: str = "DOMPREMY"
+    email: str = "279035121518989@patient.mssante.fr"
+    mobile: str = "0647151010"
     ipp: str = "IPP101"
     ipp_issuer: str = "1.2.250.1.213.4.5.2.4"
     status: str = "VALI"
@@ -205,11 +208,12 @@ def clinical_document(letter: Letter) -> bytes:
 <confidentialityCode code="N" displayName="Normal" codeSystem="2.16.840.1.113883.5.25"/><languageCode code="fr-FR"/>
 <setId root="D52DE737-001D-4031-B571-0A0ED7C42300"/><versionNumber value="{letter.version}"/>
 <recordTarget><patientRole><id extension="{who.ins}" root="{who.ins_oid}"/>
-<id extension="{who.ipp}" root="{who.ipp_issuer}"/><patient classCode="PSN"><name>
+<id extension="{who.ipp}" root="{who.ipp_issuer}"/>
+<telecom value="tel:{who.mobile}" use="MC"/><telecom value="mailto:{who.email}"/><patient classCode="PSN"><name>
 <family qualifier="BR">{who.family}</family><given qualifier="BR">{who.given}</given><given>{who.given}</given>
 <family qualifier="CL">{who.family}</family><given qualifier="CL">{who.given}</given></name>
 <administrativeGenderCode code="{who.sex}" codeSystem="2.16.840.1.113883.5.1"/><birthTime value="{who.birth_date}"/>
-<birthplace><place><addr><county>{who.birth_place}</county></addr></place></birthplace>
+<birthplace><place><addr><county>{who.birth_place}</county><city>{who.birth_city}</city></addr></place></birthplace>
 </patient></patientRole></recordTarget>
 <author><time value="20210108111700+0100"/><assignedAuthor>{professional}{organisation}</assignedAuthor></author>
 <custodian><assignedCustodian><representedCustodianOrganization><id root="1.2.250.1.71.4.2.2"
