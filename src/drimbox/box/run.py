@@ -7,12 +7,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from drimbox import __version__
-from drimbox.box import certificates, console, consumer, journal, keys, link, services, source
+from drimbox.box import certificates, console, consumer, journal, keys, link, link_images, services, source
 from drimbox.box.notifying import notifying
 from drimbox.box.settings import Settings
 from drimbox.box.state import alone, database_of
@@ -22,7 +21,6 @@ from drimbox.foundation import event_loop
 from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.memory import few_arenas, without_core_dumps
 from drimbox.foundation.signals import stop_on
-from drimbox.pacs.access import PacsAccess
 from drimbox.publication.incidents import Incidents
 from drimbox.record import logs
 from drimbox.record.audit import Actor, Event, Kind
@@ -64,11 +62,11 @@ async def _run(settings: Settings, dsn: str) -> int:
             journal.kept(settings, pool, common.patient_key, common.journal, common.clock)
         )
         await stack.enter_async_context(notifying(settings, pool, common.http, common.clock))
-        accesses: Mapping[str, PacsAccess] = {}
+        viewer = Path(os.environ.get("DRIMBOX_HOME", Path.cwd())) / "var" / "viewer"
+        parts_of_source: source.Running | None = None
         if settings.source is not None:
-            accesses = await stack.enter_async_context(source.running(common, settings.source, structures, dsn))
+            parts_of_source = await stack.enter_async_context(source.running(common, settings.source, structures, dsn))
         if settings.consumer is not None:
-            viewer = Path(os.environ.get("DRIMBOX_HOME", Path.cwd())) / "var" / "viewer"
             await stack.enter_async_context(consumer.running(common, settings.consumer, structures, viewer))
         market = None
         if settings.market_certificate is not None:
@@ -82,9 +80,22 @@ async def _run(settings: Settings, dsn: str) -> int:
                 journal=common.journal,
             )
             market = await stack.enter_async_context(certificates.running(parts))
-        if settings.link is not None:
-            finders = {name: access.finder for name, access in accesses.items()}
-            await stack.enter_async_context(link.running(common, settings.link, finders, market))
+        if settings.link is not None and parts_of_source is not None:
+            inside = await stack.enter_async_context(
+                link_images.running(common, settings.link_images, parts_of_source.images, viewer, leaving="/fin")
+            )
+            finders = {name: access.finder for name, access in parts_of_source.accesses.items()}
+            await stack.enter_async_context(
+                link.running(
+                    common,
+                    settings.link,
+                    finders,
+                    market,
+                    images=inside.routes,
+                    beside=inside.public_routes(),
+                    ended=inside.ended,
+                )
+            )
         if settings.console is not None:
             acts = market.acts if market is not None else None
             room = JournalRoom(common.journal, keeper, settings.box.environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -13,6 +14,7 @@ from drimbox import __version__
 from drimbox.box.caching import caching
 from drimbox.box.former_paths import with_former_paths
 from drimbox.box.keys import listener_context
+from drimbox.box.link_images import SourceImages
 from drimbox.box.listeners import listener_tls
 from drimbox.box.pacs_links import accessible, certificate_names, linked, receiver_settings
 from drimbox.box.reconciliation import walk_drivers
@@ -58,11 +60,19 @@ from drimbox.reports.report import Report
 from drimbox.speedtest.door import listening as speedtests
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What others of the box may use of the source: the way to each PACS, and what it serves images with."""
+
+    accesses: Mapping[str, PacsAccess]
+    images: SourceImages
+
+
 @asynccontextmanager
 async def running(
     services: Services, section: SourceSection, structures: Mapping[str, Served], dsn: str
-) -> AsyncIterator[Mapping[str, PacsAccess]]:
-    """Receive, publish and serve until the block ends; gives the PACSs. Raises ``Misconfigured``, ``OSError``."""
+) -> AsyncIterator[Running]:
+    """Receive, publish and serve until the block ends. Raises ``Misconfigured``, ``OSError``."""
     async with AsyncExitStack() as stack:
         links = {p.id: linked(p, services.trust) for p in services.settings.pacs}
         for link in links.values():
@@ -74,11 +84,11 @@ async def running(
         incidents = Incidents(services.pool, services.clock)
         archive = Archive(services.pool)
         await _publishing(stack, services, section, structures, sites, archive, incidents, dsn)
-        await _images(stack, services, section, accesses, archive, incidents)
+        images = await _images(stack, services, section, accesses, archive, incidents)
         await _reports(stack, services, section, sites, incidents)
         if section.iocm is not None:
             await _notes(stack, services, section.iocm, incidents)
-        yield accesses
+        yield Running(accesses, images)
 
 
 def _accesses(
@@ -123,8 +133,8 @@ async def _images(
     accesses: Mapping[str, PacsAccess],
     archive: Archive,
     incidents: Incidents,
-) -> None:
-    """WADO-RS for the other DRIMboxes, from the cache or from the PACSs."""
+) -> SourceImages:
+    """WADO-RS for the other DRIMboxes, from the cache or from the PACSs; gives what others may show images with."""
     links = {name: access.link for name, access in accesses.items()}
     transcoder = await stack.enter_async_context(worker_pool())
     await transcoder.warm()
@@ -147,6 +157,9 @@ async def _images(
         access = accesses[held_by(kos)]
         return access.source, access.finder
 
+    def finder_of(kos: ArchivedKos) -> StudyFinder:
+        return accesses[held_by(kos)].finder
+
     cached = await stack.enter_async_context(
         caching(services, section.cache, pacs_of_kos, archive, read_manifest, incidents)
     )
@@ -155,7 +168,7 @@ async def _images(
         archive=archive,
         read_manifest=read_manifest,
         choose_source=cached,
-        choose_finder=lambda kos: accesses[held_by(kos)].finder,
+        choose_finder=finder_of,
         introspect=IntrospectionCache(services.psc, services.clock, section.wado.cache_introspection).introspect,
         whitelist=services.whitelist.current,
         professions=section.wado.professions,
@@ -171,6 +184,7 @@ async def _images(
     tls = listener_context(services.keyring, "source.wado.tls", services.trust)
     answering = await with_former_paths(app, section.wado, services.pool)
     await stack.enter_async_context(serving(answering, host=section.wado.host, port=section.wado.port, tls=tls))
+    return SourceImages(cached, finder_of, transcoder, scratch)
 
 
 async def _health(services: Services, links: Mapping[str, PacsLink]) -> Mapping[str, bool]:

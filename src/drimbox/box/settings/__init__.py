@@ -17,6 +17,7 @@ from drimbox.box.settings.importing import check_targets
 from drimbox.box.settings.journal import JournalSection, NotificationsSection
 from drimbox.box.settings.keystore import KeystoreSection
 from drimbox.box.settings.link import LinkSection, check_link
+from drimbox.box.settings.link_images import LinkImagesSection
 from drimbox.box.settings.national import DmpSection, PscSection, WhitelistSection
 from drimbox.box.settings.pacs import PacsSection
 from drimbox.box.settings.source import ManifestSection, SourceSection
@@ -34,6 +35,7 @@ class Settings(Section):
     manifest: ManifestSection = ManifestSection()
     consumer: ConsumerSection | None = None
     console: ConsoleSection | None = None
+    link_images: LinkImagesSection = LinkImagesSection()
     journal: JournalSection = JournalSection()
     keystore: KeystoreSection = KeystoreSection()
     notifications: NotificationsSection | None = None

@@ -1,7 +1,8 @@
-// The settings of OHIF: images come from this exam's own address and from nowhere else, in French, without study list.
+// The settings of OHIF: images come from this exam's own address (of the consumer's viewer, or of a visit by the link in
+// a report) and from nowhere else, in French, without study list.
 "use strict";
 (() => {
-  const base = /^\/visionneuse\/[A-Za-z0-9_-]+/.exec(location.pathname)[0];
+  const base = /^\/(?:visionneuse|visite)\/[A-Za-z0-9_-]+/.exec(location.pathname)[0];
   window.PUBLIC_URL = "/";
   window.browserImportFunction = (name) => import(name);
   localStorage.setItem("i18nextLng", "fr");

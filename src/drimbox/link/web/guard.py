@@ -44,7 +44,7 @@ _STATUSES = {
     "no-national-id": 403,
     "profession": 403,
 }
-# What the pages behind the door ask by themselves is no activity of the visitor.
+# What the pages behind the door ask by themselves is no activity of the visitor, unless they say that there was some.
 _BY_ITSELF = ("/presence", "/etat")
 _TITLES = {
     400: "Demande refusée",
@@ -64,7 +64,7 @@ async def opened(request: Request) -> Visit:
     """
     desk = desk_of(request)
     key = request.path_params.get("key", "")
-    active = not request.url.path.endswith(_BY_ITSELF)
+    active = not request.url.path.endswith(_BY_ITSELF) or request.query_params.get("actif") == "1"
     door = desk.visits.find(key, request.cookies.get(door_cookie(desk, key)), active=active)
     if desk.visits.due(door):
         try:
