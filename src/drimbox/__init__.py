@@ -13,6 +13,7 @@ images     WADO-RS: what leaves the source, and what a consumer reads from a sou
 consumer   contextual call, login, study list, viewing
 identity   who the patient is: INS, traits, comparison
 trust      keys, certificates, TLS
+flows      every network flow and its encryption, in one table
 record     logs and audit journal
 store      PostgreSQL: pool, migrations, durable jobs
 foundation clock, errors, identifiers, XML, HTTP

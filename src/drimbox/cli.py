@@ -18,6 +18,7 @@ from drimbox.box.certificate_commands import certificate
 from drimbox.box.journal_commands import journal, notify, statistics
 from drimbox.box.link_commands import link
 from drimbox.box.reconciliation_commands import reconcile
+from drimbox.box.trust_commands import evidence, flows, nginx, psc, trust, whitelist
 
 if TYPE_CHECKING:
     from drimbox.box.settings import Settings
@@ -342,17 +343,18 @@ def sandbox(path: Path) -> None:
 
 
 @main.command()
-@click.argument("part", type=click.Choice(["mesh", "source", "pixels", "consumer", "all"]), default="all")
+@click.argument("part", type=click.Choice(["mesh", "source", "pixels", "consumer", "trust", "all"]), default="all")
 @click.option("--rounds", default=3, show_default=True, help="how often each walk is measured")
 @click.option("--backlog", "length", default=50_000, show_default=True, help="reports that wait in the source's queue")
 @click.option("--quick", is_flag=True, help="pixels, consumer: a few images only, to see that everything runs")
 @click.option("--picture", type=click.Path(path_type=Path), help="pixels: a PNG file of the table")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="where every value is written")
 def bench(part: str, rounds: int, length: int, quick: bool, picture: Path | None, report: Path | None) -> None:
-    """Measure the mesh, the source alone, the images beside their peers, the consumer, or all; print the tables."""
+    """Measure the mesh, the source alone, the images beside their peers, the consumer, trust, or all."""
     from drimbox.bench import mesh, rows, source
     from drimbox.bench.consumer import run as consumer
     from drimbox.bench.pixels import run as pixels
+    from drimbox.bench.trust import run as trusting
 
     found: list[rows.Row] = []
     if part in ("mesh", "all"):
@@ -361,6 +363,8 @@ def bench(part: str, rounds: int, length: int, quick: bool, picture: Path | None
         found += asyncio.run(source.measure(rounds, length))
     if part in ("consumer", "all"):
         found += asyncio.run(consumer.measure(HOME, rounds, quick=quick, say=_progress))
+    if part in ("trust", "all"):
+        found += asyncio.run(trusting.measure(rounds, _progress))
     if found:
         click.echo(f"{rows.machine()}\n\n{rows.table(found)}\n")
     if part in ("pixels", "all"):
@@ -404,3 +408,9 @@ main.add_command(link)
 main.add_command(statistics)
 main.add_command(notify)
 main.add_command(reconcile)
+main.add_command(flows)
+main.add_command(whitelist)
+main.add_command(trust)
+main.add_command(nginx)
+main.add_command(psc)
+main.add_command(evidence)

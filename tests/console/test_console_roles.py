@@ -65,6 +65,8 @@ RIGHTS = {
     ("POST", "/certificats/cle-de-compte"): Role.ADMINISTRATOR,
     ("GET", "/certificats/demandes/{request}"): Role.ADMINISTRATOR,
     ("POST", "/certificats/demandes/{request}/retirer"): Role.ADMINISTRATOR,
+    ("GET", "/reseau"): Role.ADMINISTRATOR,
+    ("POST", "/reseau/liste-blanche"): Role.ADMINISTRATOR,
     ("GET", "/parcours"): Role.ADMINISTRATOR,
     ("POST", "/parcours"): Role.ADMINISTRATOR,
     ("GET", "/parcours/{walk}"): Role.ADMINISTRATOR,

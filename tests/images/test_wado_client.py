@@ -380,6 +380,30 @@ async def test_an_answer_has_a_size(script: Script, scripted: Fetch, http: HttpC
     assert "receiving.part" not in scripted.left
 
 
+@pytest.mark.requirement("D15")
+async def test_a_host_that_left_the_whitelist_is_not_called(script: Script, scripted: Fetch, http: HttpClient) -> None:
+    """Asked at each connection, before the token is: a KOS may have been read hours before."""
+    script.body = script.whole(*(script.image(i) for i in range(3)))
+    listed, asked = {"127.0.0.1", "localhost"}, []
+
+    async def is_listed(host: str) -> bool:
+        asked.append(host)
+        return host in listed
+
+    async def no_token() -> str:
+        raise AssertionError("a token was asked for")
+
+    scripted.client = WadoClient(http, SystemClock(), listed=is_listed)
+    await scripted.all()
+    listed.clear()
+    scripted.token = no_token
+    failure = await scripted.failure()
+    assert isinstance(failure, Refused)
+    assert failure.code == "host-not-listed"
+    assert await scripted.client.probe(scripted.url, tls=scripted.tls) is SourceState.DEAD
+    assert len(asked) == 3
+
+
 async def test_an_answer_has_a_duration(script: Script, scripted: Fetch, http: HttpClient) -> None:
     clock = FixedClock(NOW)
     scripted.client = WadoClient(http, clock, longest=10)

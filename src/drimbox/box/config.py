@@ -277,6 +277,7 @@ def _made_at_need(place: tuple[str | int, ...]) -> bool:
         "transit_dir",
         "tools_dir",
         "vault_secret",
+        "socket",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from drimbox import __version__
+from drimbox.box.fronting import served
 from drimbox.box.keying import market_lines
-from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import linked_for_echo
 from drimbox.box.services import Services
 from drimbox.box.settings import Settings
@@ -23,6 +24,7 @@ from drimbox.box.structures import Served
 from drimbox.certificates.acts import CertificateActs
 from drimbox.console.account import LockRules
 from drimbox.console.app import console_app
+from drimbox.console.circle import CircleRoom
 from drimbox.console.journal import JournalRoom
 from drimbox.console.keys import KeyRoom
 from drimbox.console.passwords import PasswordRules
@@ -30,7 +32,6 @@ from drimbox.console.sessions import Limits
 from drimbox.console.walks import WalkRoom
 from drimbox.console.web.desk import SettingLine
 from drimbox.foundation.errors import DrimboxError
-from drimbox.foundation.http_server import serving
 from drimbox.keyring.acts import KeyActs
 from drimbox.pacs.site import PacsLink
 from drimbox.reconciliation.acts import WalkActs
@@ -79,11 +80,19 @@ async def running(
                 certificates=certificates,
                 journal_room=journal_room,
                 keys=KeyRoom(held, lambda: market_lines(settings, services.pool, services.clock)) if held else None,
+                circle_room=CircleRoom(
+                    services.whitelist_desk.held,
+                    services.whitelist_desk.renew,
+                    lambda: services.trust_keeper.states,
+                    settings.whitelist.url,
+                    dt.timedelta(days=settings.whitelist.max_age_days),
+                ),
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.
-        tls = listener_context(services.keyring, "console.tls")
-        await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
+        await stack.enter_async_context(
+            served(app, section, services.trust, services.clock, services.keyring, "console.tls")
+        )
         yield
 
 

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from drimbox import __version__
+from drimbox.box.fronting import served as fronted
 from drimbox.box.importing import importing
-from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import linked
 from drimbox.box.services import Services, psc_tls
 from drimbox.box.settings.consumer import ConsumerSection
@@ -20,7 +20,6 @@ from drimbox.consumer.ports import ConsumerStructure, LocalPacs, RemotePsc, Stru
 from drimbox.consumer.sessions import Limits
 from drimbox.consumer.users import StoredUsers
 from drimbox.consumer.web.desk import ListSettings
-from drimbox.foundation.http_server import serving
 from drimbox.images.client import WadoClient
 from drimbox.images.workers import worker_pool
 from drimbox.national.psc.ciba import DeviceLogin
@@ -45,12 +44,17 @@ async def running(
             for s in structures.values()
             if s.keys is not None
         ]
+
+        async def listed(host: str) -> bool:
+            return (await services.whitelist.current()).allows_host(host)
+
         wado = WadoClient(
             services.http,
             services.clock,
             silence=section.fetch_timeout,
             max_bytes=section.max_series_bytes,
             min_free=section.min_free_bytes,
+            listed=listed,
         )
         rules = Rules(section.identity.traits, section.identity.birth_place)
         imports = await stack.enter_async_context(importing(services, section, served, wado, rules))
@@ -94,8 +98,9 @@ async def running(
             )
         )
         # Pages for browsers: no client certificate is asked for, the login says who it is.
-        tls = listener_context(services.keyring, "consumer.tls")
-        await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
+        await stack.enter_async_context(
+            fronted(app, section, services.trust, services.clock, services.keyring, "consumer.tls")
+        )
         yield
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from drimbox.box.settings import Settings
 from drimbox.box.settings.journal import SmtpSection, WebhookSection
 from drimbox.foundation.clock import Clock, SystemClock
-from drimbox.foundation.errors import DrimboxError, Misconfigured, Refused
+from drimbox.foundation.errors import DrimboxError, Refused
 from drimbox.foundation.http_client import HttpClient
 from drimbox.keyring import reminders
 from drimbox.notification.mail import MailChannel
@@ -21,6 +19,7 @@ from drimbox.notification.webhook import WebhookChannel
 from drimbox.publication.incidents import Incidents
 from drimbox.store.database import Connection, Pool
 from drimbox.trust.keystore import read_file
+from drimbox.trust.tls import public_client_context
 
 
 @asynccontextmanager
@@ -88,7 +87,7 @@ def mail_channel(section: SmtpSection, recipients: Sequence[str], clock: Clock) 
         host=section.host,
         port=section.port,
         security=section.security,
-        tls=None if section.security == "none" else site_tls(section.roots),
+        tls=None if section.security == "none" else public_client_context(section.roots),
         sender=section.sender,
         recipients=recipients,
         clock=clock,
@@ -104,23 +103,7 @@ def webhook_channel(section: WebhookSection, http: HttpClient) -> WebhookChannel
     def secret() -> bytes:
         return read_file(file).strip() if file is not None else b""
 
-    return WebhookChannel(http, section.url, site_tls(section.roots), secret)
-
-
-def site_tls(roots: Sequence[Path]) -> ssl.SSLContext:
-    """A client of servers of the site: its own CAs, or those that the machine believes. Raises ``Misconfigured``."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        for path in roots:
-            context.load_verify_locations(path)
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(
-            "Racine d'un serveur de messagerie ou d'un service appelé illisible", code="trust-root"
-        ) from error
-    if not roots:
-        context.load_default_certs()
-    return context
+    return WebhookChannel(http, section.url, public_client_context(section.roots), secret)
 
 
 def _console(settings: Settings) -> str:

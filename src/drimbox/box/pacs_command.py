@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from drimbox.box.pacs_links import linked_for_echo, ways_of, web_finder
 from drimbox.box.settings import Settings
 from drimbox.box.settings.pacs import PacsSection
+from drimbox.box.trusting import trust_at_rest
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_client import HttpClient
@@ -38,7 +39,7 @@ def told(settings: Settings, pacs: str = "") -> tuple[str, bool]:
 
 
 async def _told(settings: Settings, chosen: list[PacsSection]) -> tuple[str, bool]:
-    trust = TrustWatch(settings.trust.roots, settings.trust.revocation_lists)
+    trust = trust_at_rest(settings)
     async with HttpClient() as http:
         means = _Means(settings, SystemClock(), http, trust)
         found = await asyncio.gather(*(_probed(section, means) for section in chosen))

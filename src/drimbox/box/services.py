@@ -11,34 +11,30 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from drimbox import __version__
 from drimbox.box import keys
 from drimbox.box.places import structure_place
 from drimbox.box.settings import Settings
 from drimbox.box.settings.common import KeyPair
+from drimbox.box.trusting import TrustKeeper, fetching, list_keeper, trust_of
+from drimbox.box.whitelisting import WhitelistDesk, whitelist_keeper
 from drimbox.foundation.clock import Clock, SystemClock
-from drimbox.foundation.errors import DrimboxError, Misconfigured, Rejected
 from drimbox.foundation.http_client import HttpClient
 from drimbox.keyring.keeper import Keyring
 from drimbox.national.dmp.client import DmpClient, DmpEndpoints, Software
 from drimbox.national.psc.client import PscClient
-from drimbox.national.whitelist import Whitelist, WhitelistKeeper, verify
+from drimbox.national.whitelist import WhitelistKeeper
+from drimbox.publication.incidents import Incidents
 from drimbox.record.audit import Journal
 from drimbox.record.pseudonym import PatientKey, load_patient_key
 from drimbox.store.database import Pool
 from drimbox.trust.fitness import Demand, fitting
 from drimbox.trust.keystore import Credential, read_file
-from drimbox.trust.tls import client_context
 from drimbox.trust.token import Tokens
 from drimbox.trust.watch import TrustWatch
 
 PRODUCT = "drimbox"
 _log = logging.getLogger(__name__)
-_TRUST_REFRESH = 300.0
-# Seconds before a list that could not be had is asked for again: doubled each time, up to the last.
-_WHITELIST_RETRY = (5.0, 600.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +46,11 @@ class Services:
     pool: Pool
     http: HttpClient
     trust: TrustWatch
+    trust_keeper: TrustKeeper
     dmp: DmpClient
     psc: PscClient
     whitelist: WhitelistKeeper
+    whitelist_desk: WhitelistDesk
     journal: Journal
     patient_key: PatientKey
     keyring: Keyring
@@ -67,25 +65,40 @@ def credential(pair: KeyPair) -> Credential:
 async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
     """Everything ready to use. Raises ``Misconfigured`` for keys, lists or roots that cannot be used."""
     clock = SystemClock()
-    trust = TrustWatch(settings.trust.roots, settings.trust.revocation_lists)
     key = patient_key(settings)
-    keyring = await keys.opened(settings, pool, trust, clock)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(HttpClient())
+        lists = list_keeper(settings, fetching(http), clock)
+        trust = trust_of(settings, lists)
+        keyring = await keys.opened(settings, pool, trust, clock)
+        kept = TrustKeeper(trust, lists, pool, clock)
+        journal = Journal(pool, key)
+        whitelist = whitelist_keeper(settings, http, clock, trust, pool)
+        desk = WhitelistDesk(
+            whitelist,
+            pool,
+            journal,
+            Incidents(pool, clock),
+            clock,
+            f"{settings.box.name} {__version__}",
+            dt.timedelta(hours=settings.whitelist.refresh_hours),
+        )
         services = Services(
             settings=settings,
             clock=clock,
             pool=pool,
             http=http,
             trust=trust,
+            trust_keeper=kept,
             dmp=_dmp(settings, http, clock),
             psc=_psc(settings, http, clock, trust, keyring),
-            whitelist=_whitelist(settings, http, clock, trust, pool),
-            journal=Journal(pool, key),
+            whitelist=whitelist,
+            whitelist_desk=desk,
+            journal=journal,
             patient_key=key,
             keyring=keyring,
         )
-        tasks = [asyncio.create_task(_keep_trust(trust)), asyncio.create_task(_keep_whitelist(settings, services))]
+        tasks = [asyncio.create_task(work) for work in (*kept.tasks(), desk.run())]
         try:
             yield services
         finally:
@@ -142,48 +155,3 @@ def psc_tls(settings: Settings, trust: TrustWatch, keyring: Keyring, *, proxy: b
     # A public CA: its revocation lists are not among those of IGC-Sante.
     public = TrustWatch(psc.roots) if psc.roots and not proxy else None
     return keys.client_tls(keyring, place, public or trust)
-
-
-def _whitelist(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, pool: Pool) -> WhitelistKeeper:
-    chosen = settings.whitelist
-    tls = trust.enrol(client_context(trust.trust))
-
-    async def fetch() -> bytes:
-        reply = await http.send("GET", chosen.url, tls=tls, timeout=30, max_bytes=16 * 2**20)
-        if reply.status != 200:
-            raise Rejected("Liste blanche non fournie", code="whitelist-http", peer_code=str(reply.status))
-        return reply.body
-
-    def believed(document: bytes) -> Whitelist:
-        return verify(
-            document,
-            trust=trust.trust,
-            signer_cn=chosen.signer_cn,
-            signer_ou=chosen.signer_ou,
-            now=clock.now(),
-        )
-
-    return WhitelistKeeper(pool, fetch, believed, clock, dt.timedelta(days=chosen.max_age_days))
-
-
-async def _keep_trust(trust: TrustWatch) -> None:
-    while True:
-        await asyncio.sleep(_TRUST_REFRESH)
-        try:
-            trust.refresh()
-        except Misconfigured as error:
-            _log.error("revocation lists: %s", error.reason)
-
-
-async def _keep_whitelist(settings: Settings, services: Services) -> None:
-    """Fetch the signed list at the start and every day; a failure is tried again sooner (decision 16)."""
-    retry, longest = _WHITELIST_RETRY
-    while True:
-        try:
-            await services.whitelist.refresh()
-            pause, retry = settings.whitelist.refresh_hours * 3600, _WHITELIST_RETRY[0]
-        except (DrimboxError, psycopg.Error) as error:
-            told = f"{error.reason} ({error.code})" if isinstance(error, DrimboxError) else type(error).__name__
-            _log.error("whitelist not refreshed: %s", told)
-            pause, retry = retry, min(2 * retry, longest)
-        await asyncio.sleep(pause)

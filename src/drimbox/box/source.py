@@ -13,7 +13,7 @@ from psycopg_pool import PoolTimeout
 from drimbox import __version__
 from drimbox.box.caching import caching
 from drimbox.box.former_paths import with_former_paths
-from drimbox.box.keys import listener_context
+from drimbox.box.fronting import served
 from drimbox.box.link_images import SourceImages
 from drimbox.box.listeners import listener_tls
 from drimbox.box.pacs_links import accessible, certificate_names, linked, receiver_settings
@@ -27,7 +27,6 @@ from drimbox.box.transit import fresh_scratch, spool_of
 from drimbox.changes import listener as iocm_listener
 from drimbox.changes.orders import take_order
 from drimbox.foundation.errors import DrimboxError, Misconfigured
-from drimbox.foundation.http_server import serving
 from drimbox.images.accept import Policy
 from drimbox.images.ports import Access, ArchivedKos, SeriesSource, StudyFinder
 from drimbox.images.wado import wado_app
@@ -181,9 +180,18 @@ async def _images(
         max_parallel=section.wado.max_parallel,
         policy=Policy(section.wado.syntax_choice),
     )
-    tls = listener_context(services.keyring, "source.wado.tls", services.trust)
     answering = await with_former_paths(app, section.wado, services.pool)
-    await stack.enter_async_context(serving(answering, host=section.wado.host, port=section.wado.port, tls=tls))
+    await stack.enter_async_context(
+        served(
+            answering,
+            section.wado,
+            services.trust,
+            services.clock,
+            services.keyring,
+            "source.wado.tls",
+            client_certificates=True,
+        )
+    )
     return SourceImages(cached, finder_of, transcoder, scratch)
 
 

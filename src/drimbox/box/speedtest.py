@@ -16,6 +16,7 @@ from drimbox.box.settings.source import SourceSection
 from drimbox.box.state import alone, database_of
 from drimbox.box.traces import recording
 from drimbox.box.transit import spool_of
+from drimbox.box.trusting import trust_at_rest
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_client import HttpClient
@@ -83,7 +84,7 @@ async def _measured(settings: Settings, section: SourceSection, options: Options
 
 async def _by_itself(settings: Settings, section: SourceSection, options: Options, tell: Tell) -> Measured:
     """The box's own listener, ports and associations, for the time of one measurement."""
-    trust, clock = TrustWatch(settings.trust.roots, settings.trust.revocation_lists), SystemClock()
+    trust, clock = trust_at_rest(settings), SystemClock()
     async with AsyncExitStack() as stack:
         # First of all: what cannot be written down is not done.
         dsn = stack.enter_context(database_of(settings))

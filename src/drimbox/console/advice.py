@@ -10,6 +10,9 @@ from drimbox.certificates import trouble
 from drimbox.keyring import reminders
 from drimbox.publication.incidents import RESYNC, RESYNC_WAITING, WAITING, Incident
 
+# Lines about trust are opened by the box itself, and close by themselves.
+WHITELIST_REFUSED, WHITELIST_LATE, REVOCATION_LATE = "whitelist-refused", "whitelist-late", "revocation-late"
+
 Press = Literal["retry", "resync", "discard", ""]
 
 
@@ -86,7 +89,28 @@ _CERTIFICATE: Mapping[str, Advice] = {
     ),
 }
 
+_TRUST: Mapping[str, Advice] = {
+    WHITELIST_REFUSED: Advice(
+        "Ne contournez pas ce refus : une liste blanche sans signature valable peut être celle de n'importe qui. "
+        "Signalez-le à l'agence ; la précédente reste en service jusqu'à la date dite. L'incident se ferme dès qu'une "
+        "liste valable est reçue (page Réseau, « Télécharger maintenant »).",
+        "",
+    ),
+    WHITELIST_LATE: Advice(
+        "Vérifiez que la passerelle atteint l'adresse de la liste blanche (pare-feu, DNS, certificat du serveur). "
+        "Un essai se fait de lui-même ; la page Réseau l'avance. L'incident se ferme à la réception.",
+        "",
+    ),
+    REVOCATION_LATE: Advice(
+        "Vérifiez que la passerelle atteint l'adresse de la liste de révocation en HTTP (port 80 : exception admise "
+        "par le point de contrôle C17), ou déposez la liste dans trust.revocation_lists. Un essai se fait de lui-même "
+        "toutes les heures au plus ; l'incident se ferme à la réception.",
+        "",
+    ),
+}
+
 _BY_CODE: Mapping[str, Advice] = {
+    **_TRUST,
     RESYNC_WAITING: Advice(
         "Un PACS ou le DMP ne répond pas ; rien n'est retiré du DMP pour autant. La comparaison reprend d'elle-même ; "
         "« Resynchroniser » l'avance.",

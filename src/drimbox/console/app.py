@@ -21,6 +21,7 @@ from drimbox.console.account import LockRules, Role
 from drimbox.console.accounts import Accounts, AuditJournal
 from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
+from drimbox.console.circle import CircleRoom
 from drimbox.console.health import Check, HealthWatch
 from drimbox.console.journal import JournalRoom
 from drimbox.console.keys import KeyRoom
@@ -31,7 +32,7 @@ from drimbox.console.psc import CALLBACK_PATH, GOODBYE_PATH, Psc, PscDesk
 from drimbox.console.sessions import Limits, Sessions
 from drimbox.console.studies import Studies
 from drimbox.console.walks import WalkRoom
-from drimbox.console.web import accounts, pairs, queue, signin, statistics, studies, walks
+from drimbox.console.web import accounts, circle, pairs, queue, signin, statistics, studies, walks
 from drimbox.console.web import certificates as market
 from drimbox.console.web import journal as traces
 from drimbox.console.web.desk import LOGIN_PATH, PASSWORD_PATH, Desk, SettingLine, cookie_name, for_people
@@ -79,6 +80,7 @@ async def console_app(
     certificates: CertificateActs | None = None,
     journal_room: JournalRoom | None = None,
     keys: KeyRoom | None = None,
+    circle_room: CircleRoom | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """The console as long as the block lasts; at its end every session is closed.
 
@@ -113,6 +115,7 @@ async def console_app(
         certificates=certificates,
         journal_room=journal_room,
         keys=keys,
+        circle=circle_room,
     )
     app = Starlette(
         routes=routes(),
@@ -203,6 +206,8 @@ def routes() -> list[Route]:
         Route(pairs.PLACE + ".csv", for_people(pairs.download, administrator), methods=["GET"]),
         Route(pairs.PLACE + "/installer", for_people(pairs.install, administrator), methods=["POST"]),
         Route(pairs.PLACE + "/retirer", for_people(pairs.remove, administrator), methods=["POST"]),
+        Route(circle.PLACE, for_people(circle.shown, administrator), methods=["GET"]),
+        Route(circle.PLACE + "/liste-blanche", for_people(circle.renew, administrator), methods=["POST"]),
         Route(walks.PLACE, for_people(walks.listed, administrator), methods=["GET"]),
         Route(walks.PLACE, for_people(walks.begin, administrator), methods=["POST"]),
         Route(walk, for_people(walks.shown, administrator), methods=["GET"]),

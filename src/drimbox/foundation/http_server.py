@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -157,11 +162,25 @@ class _Server(uvicorn.Server):
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class SocketFile:
+    """A unix socket to listen on, for its owner and ``group`` (none: the owner's) alone."""
+
+    path: Path
+    group: str = ""
+
+
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, *, host: str, port: int, tls: ssl.SSLContext | None, keep_alive: int = 30
+    app: ASGIApp,
+    *,
+    host: str = "",
+    port: int = 0,
+    tls: ssl.SSLContext | None,
+    keep_alive: int = 30,
+    socket_file: SocketFile | None = None,
 ) -> AsyncIterator[int]:
-    """Serve ``app`` until the block ends; yields the port once it accepts connections.
+    """Serve ``app`` until the block ends; yields the port (0 of a ``socket_file``) once it accepts connections.
 
     A request whose head is over its limits ends in 400 or a closed connection, one that does not come whole in time is
     cut. Raises ``OSError`` when the address cannot be bound. Requests in flight get 10 seconds to end.
@@ -184,19 +203,57 @@ async def serving(
         ssl_context_factory=(lambda _config, _default: tls) if tls is not None else None,
     )
     server = _Server(config)
-    listener = _bind(host, port)
+    listener = _bind(host, port) if socket_file is None else _bind_file(socket_file)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         if task.done():
             task.result()
-            raise OSError(f"cannot listen on {host}:{port}")
+            raise OSError(f"cannot listen on {socket_file.path if socket_file else f'{host}:{port}'}")
         await asyncio.sleep(0.01)
     try:
-        yield listener.getsockname()[1]
+        yield 0 if socket_file is not None else listener.getsockname()[1]
     finally:
         server.should_exit = True
         await task
         listener.close()
+        if socket_file is not None:
+            socket_file.path.unlink(missing_ok=True)
+
+
+def _bind_file(file: SocketFile) -> socket.socket:
+    """Raises ``OSError``: a socket that is in use, a folder or a group that is not there."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_way(file.path)
+        # Nobody but the owner until the group is set.
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(file.path))
+        finally:
+            os.umask(mask)
+        if file.group:
+            shutil.chown(file.path, group=file.group)
+        file.path.chmod(0o660)
+    except LookupError as error:
+        listener.close()
+        raise OSError(errno.EINVAL, f"no group {file.group}", str(file.path)) from error
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _make_way(path: Path) -> None:
+    """Take away the socket that a killed process left; never one that is answered, nor another kind of file."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -86,7 +86,13 @@ class WadoClient:
         longest: float = 3600.0,
         max_bytes: int = 8 * 2**30,
         min_free: int = 0,
+        listed: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
+        """``listed`` is asked before each connection whether its host may be called (decision 15).
+
+        It may raise ``Unavailable``, when no list can be believed.
+        """
+        self._listed = listed
         self._http = http
         self._clock = clock
         self._silence = silence
@@ -110,8 +116,8 @@ class WadoClient:
         """The images of ``retrieve_url`` (a study or a series) as they arrive, written into ``folder``.
 
         ``accept`` ranks the transfer syntaxes, best first (``accept_header``); ``expected`` are the SOP Instance UIDs
-        that the KOS lists; ``classes`` the SOP classes that can be used, any when empty. The host must have been found
-        in the whitelist.
+        that the KOS lists; ``classes`` the SOP classes that can be used, any when empty. The host must be in the
+        whitelist, now and not only when the KOS was read.
         Files that were handed over stay; leaving the block early ends the transfer and deletes what was not handed
         over. The iteration ends only when all that was expected has come.
 
@@ -121,6 +127,8 @@ class WadoClient:
         ``source-unreachable``   Unavailable             no connection, TLS refused
         ``source-error``         Unavailable             cut, incomplete, 5xx, an answer that is no images
         ``source-busy``          Busy                    503 with Retry-After
+        ``host-not-listed``      Refused                 the whitelist does not name the host
+        ``whitelist-…``          Unavailable             no whitelist can be believed
         ``sop-class``            Refused                 an image of a class that is not in ``classes``
         ``syntax-not-asked``     Refused                 a syntax that is not in ``accept``
         ``syntax-unavailable``   Rejected                406
@@ -155,12 +163,18 @@ class WadoClient:
         """After a failure: is it the source that is down, or its PACS (DB.CO.112)? By Retrieve Capabilities."""
         base = retrieve_url.partition("/studies/")[0]
         try:
+            await self._check_listed(base)
             answer = await self._http.send(
                 "OPTIONS", base, tls=tls, timeout=_PROBE_SECONDS, headers=_PLAIN, max_bytes=2**20
             )
-        except (Unavailable, OutcomeUnknown, Rejected):
+        except (Unavailable, OutcomeUnknown, Rejected, Refused):
             return SourceState.DEAD
         return SourceState.ALIVE if answer.status < 500 else SourceState.DEAD
+
+    async def _check_listed(self, url: str) -> None:
+        """No token leaves for a host that the list of this moment does not name. Raises as ``fetch_series``."""
+        if self._listed is not None and not await self._listed(urlsplit(url).hostname or ""):
+            raise Refused("La source des images n'est pas dans la liste blanche des DRIMbox", code="host-not-listed")
 
     @asynccontextmanager
     async def _fetch(
@@ -173,6 +187,7 @@ class WadoClient:
         accept: str,
         folder: Path,
     ) -> AsyncIterator[AsyncIterator[FetchedInstance]]:
+        await self._check_listed(url)
         headers = _PLAIN | {"Accept": accept, "Authorization": f"Bearer {await token()}", KOS_HEADER: kos_uid}
         delivery = _Delivery(order, folder, self._max_bytes, self._min_free)
         try:

@@ -87,6 +87,8 @@ class Kind(Enum):
     NODE_REFUSED = ("110113", "110126", Action.EXECUTE)
     TOKEN_REFUSED = ("110113", "110132", Action.EXECUTE)
     WHITELIST_REFUSED = ("110113", "whitelist", Action.EXECUTE)
+    WHITELIST_CHANGED = ("110113", "whitelist", Action.UPDATE)
+    EVIDENCE_EXPORTED = ("110106", "evidence", Action.READ)
     CONFIGURATION_CHANGED = ("110113", "110129", Action.UPDATE)
     ROLES_CHANGED = ("110113", "110136", Action.UPDATE)
     ACCOUNT_CHANGED = ("110113", "110137", Action.UPDATE)

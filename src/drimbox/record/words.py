@@ -49,6 +49,8 @@ KINDS: Mapping[Kind, str] = {
     Kind.NODE_REFUSED: "Appelant refusé",
     Kind.TOKEN_REFUSED: "Jeton refusé",
     Kind.WHITELIST_REFUSED: "Liste blanche refusée",
+    Kind.WHITELIST_CHANGED: "Liste blanche changée",
+    Kind.EVIDENCE_EXPORTED: "Pièces du dossier d'habilitation exportées",
     Kind.CONFIGURATION_CHANGED: "Configuration changée",
     Kind.ROLES_CHANGED: "Droits d'un compte changés",
     Kind.ACCOUNT_CHANGED: "Compte changé",

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -27,6 +28,7 @@ from drimbox.trust.keystore import UNREADABLE
 from drimbox.trust.revocation import RevocationLists
 
 MAX_DEPTH = 4
+_CLIENT = frozenset((ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
 
 _UNDERSTOOD = (
     x509.BasicConstraints,
@@ -66,6 +68,23 @@ def verify_signer(
     _check_dates(certificate, now)
     _check_signing_purpose(certificate)
     chain = _path(certificate, [*trust.roots, *others], trust, now)
+    for link in chain:
+        _check_extensions(link)
+    for link, issuer in pairwise(chain):
+        trust.revocation.check(link, issuer, now)
+    return chain
+
+
+def verify_client(
+    certificate: x509.Certificate, *, trust: TrustStore, now: dt.datetime
+) -> tuple[x509.Certificate, ...]:
+    """The chain from the certificate of a TLS client, of which a proxy saw the proof, to a pinned root.
+
+    The issuers are among the pinned ones. Raises ``Refused`` as ``verify_signer``.
+    """
+    _check_dates(certificate, now)
+    _check_client_purpose(certificate)
+    chain = _path(certificate, trust.roots, trust, now)
     for link in chain:
         _check_extensions(link)
     for link, issuer in pairwise(chain):
@@ -138,6 +157,14 @@ def _check_signing_purpose(certificate: x509.Certificate) -> None:
     signs = isinstance(usage, x509.KeyUsage) and usage.content_commitment
     if not signs or (isinstance(basic, x509.BasicConstraints) and basic.ca):
         raise Refused("Certificat qui n'est pas fait pour signer des documents", code="certificate-purpose")
+
+
+def _check_client_purpose(certificate: x509.Certificate) -> None:
+    found = {type(extension.value): extension.value for extension in _extensions(certificate)}
+    extended, basic = found.get(x509.ExtendedKeyUsage), found.get(x509.BasicConstraints)
+    fit = not isinstance(extended, x509.ExtendedKeyUsage) or not _CLIENT.isdisjoint(extended)
+    if not fit or (isinstance(basic, x509.BasicConstraints) and basic.ca):
+        raise Refused("Certificat qui n'est pas fait pour un client TLS", code="certificate-purpose")
 
 
 def _check_extensions(certificate: x509.Certificate) -> None:

@@ -1,7 +1,7 @@
 """Certificate revocation lists (CRL, RFC 5280 5): read from files, and asked about one certificate.
 
 IGC-Sante publishes a complete list per issuer, as DER, over plain HTTP (it is signed), and delta lists in LDAP only
-(standards.md K.1, K.4). The files are fetched by the site's own means; ``trust.watch`` notices when they change.
+(standards.md K.1, K.4). ``trust.distribution`` fetches them; a site may also give files that it renews itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -17,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from drimbox.foundation.errors import Misconfigured, Refused
-from drimbox.trust.keystore import read_file
+from drimbox.trust.keystore import UNREADABLE, read_file
 
 # Clocks of a signer and of a box may differ by this much.
 SKEW = dt.timedelta(minutes=5)
@@ -25,25 +25,58 @@ SKEW = dt.timedelta(minutes=5)
 _PEM_LIST = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 
+# Issuers that come with peers are remembered too, up to so many.
+_MOST_ISSUERS = 1000
+MISSING = "Liste de révocation absente pour l'émetteur du certificat"
+STALE = "Liste de révocation périmée pour l'émetteur du certificat"
+REVOKED = "Certificat révoqué"
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A list whose signature is its issuer's: when it holds, and the numbers of the certificates that it names."""
+
+    crl: x509.CertificateRevocationList = field(repr=False)
+    begun_at: dt.datetime
+    ends_at: dt.datetime | None
+    serials: frozenset[int] = field(repr=False)
+
+    @classmethod
+    def of(cls, crl: x509.CertificateRevocationList) -> _Read:
+        return cls(crl, crl.last_update_utc, crl.next_update_utc, frozenset(entry.serial_number for entry in crl))
+
+
 @dataclass(frozen=True, slots=True)
 class RevocationLists:
-    """The lists of some issuers. Without any list, revocation is not checked; with one, it is checked for everyone."""
+    """The lists of some issuers. Without any list, revocation is not checked; with one, it is checked for everyone.
+
+    ``required``: it is checked even while there is none yet, and then refuses everyone.
+    """
 
     lists: tuple[x509.CertificateRevocationList, ...] = ()
+    required: bool = False
+    _known: dict[bytes, _Read | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def configured(self) -> bool:
         """Is revocation to be checked at all?"""
-        return bool(self.lists)
-
-    def pem(self) -> bytes:
-        """All the lists, as OpenSSL reads them."""
-        return b"".join(crl.public_bytes(Encoding.PEM) for crl in self.lists)
+        return self.required or bool(self.lists)
 
     def of(self, issuer: x509.Certificate) -> x509.CertificateRevocationList | None:
         """The newest list that this issuer truly signed, None when there is none."""
-        signed = [crl for crl in self.lists if crl.issuer == issuer.subject and _is_signed_by(crl, issuer)]
-        return max(signed, key=lambda crl: crl.last_update_utc, default=None)
+        found = self._read(issuer)
+        return found.crl if found is not None else None
+
+    def _read(self, issuer: x509.Certificate) -> _Read | None:
+        """The same, with what it names. Signatures are verified and names read once for each issuer."""
+        key = issuer.public_bytes(Encoding.DER)
+        if key not in self._known:
+            signed = [crl for crl in self.lists if crl.issuer == issuer.subject and _is_signed_by(crl, issuer)]
+            newest = max(signed, key=lambda crl: crl.last_update_utc, default=None)
+            if len(self._known) >= _MOST_ISSUERS:
+                self._known.clear()
+            self._known[key] = _Read.of(newest) if newest is not None else None
+        return self._known[key]
 
     def newest(self, other: RevocationLists) -> RevocationLists:
         """Both together; of two lists of one issuer, the newer: a list never gives way to an older one."""
@@ -52,7 +85,9 @@ class RevocationLists:
             kept = best.get(_origin(crl))
             if kept is None or kept.last_update_utc <= crl.last_update_utc:
                 best[_origin(crl)] = crl
-        return RevocationLists(tuple(best.values()))
+        both = RevocationLists(tuple(best.values()), self.required or other.required)
+        # What one of the two has read of its lists is not read again.
+        return next((known for known in (other, self) if known == both), both)
 
     def check(self, certificate: x509.Certificate, issuer: x509.Certificate, now: dt.datetime) -> None:
         """Return when ``certificate`` is known not to be revoked (or nothing is configured).
@@ -62,13 +97,13 @@ class RevocationLists:
         """
         if not self.configured:
             return
-        crl = self.of(issuer)
-        if crl is None:
-            raise Refused("Liste de révocation absente pour l'émetteur du certificat", code="revocation-unknown")
-        if crl.next_update_utc is None or crl.next_update_utc < now or crl.last_update_utc > now + SKEW:
-            raise Refused("Liste de révocation périmée pour l'émetteur du certificat", code="revocation-unknown")
-        if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
-            raise Refused("Certificat révoqué", code="certificate-revoked")
+        found = self._read(issuer)
+        if found is None:
+            raise Refused(MISSING, code="revocation-unknown")
+        if found.ends_at is None or found.ends_at < now or found.begun_at > now + SKEW:
+            raise Refused(STALE, code="revocation-unknown")
+        if certificate.serial_number in found.serials:
+            raise Refused(REVOKED, code="certificate-revoked")
 
 
 def load_revocation_lists(paths: Sequence[Path]) -> RevocationLists:
@@ -77,19 +112,28 @@ def load_revocation_lists(paths: Sequence[Path]) -> RevocationLists:
 
 
 def _read(path: Path) -> list[x509.CertificateRevocationList]:
-    data = read_file(path)
+    return parse_lists(read_file(path), f"Le fichier {path}")
+
+
+def parse_lists(data: bytes, origin: str) -> list[x509.CertificateRevocationList]:
+    """The complete lists in ``data``, PEM (one or several) or DER. ``origin`` begins the reason (in French).
+
+    Raises ``Misconfigured`` (``revocation-list``).
+    """
     try:
         if b"-----BEGIN" in data:
             found = [x509.load_pem_x509_crl(block) for block in _PEM_LIST.findall(data)]
         else:
             found = [x509.load_der_x509_crl(data)]
         partial = any(_is_partial(crl) for crl in found)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _bad(f"Le fichier {path} ne contient pas de liste de révocation lisible (DER ou PEM)") from error
+        # Fields are parsed when first read: a bad one must fail here, not in the caller.
+        _ = [(c.issuer, c.last_update_utc, c.next_update_utc, c.signature_hash_algorithm, c.signature) for c in found]
+    except UNREADABLE as error:
+        raise _bad(f"{origin} ne contient pas de liste de révocation lisible (DER ou PEM)") from error
     if not found:
-        raise _bad(f"Le fichier {path} ne contient aucune liste de révocation (CRL)")
+        raise _bad(f"{origin} ne contient aucune liste de révocation (CRL)")
     if partial:
-        raise _bad(f"La liste de révocation {path} est partielle (delta ou indirecte) : donnez la liste complète")
+        raise _bad(f"{origin} contient une liste de révocation partielle (delta ou indirecte) : il faut la complète")
     return found
 
 

@@ -2,13 +2,15 @@
 
 What they all do (ANSSI guide, standards.md K.4): TLS 1.3 and 1.2 only; under 1.2 only ECDHE with an AEAD cipher; the
 server's order; no compression, no renegotiation, no tickets; certificate chains end at a root of the ``TrustStore``;
-purpose (serverAuth, clientAuth) and, as soon as lists are configured, revocation of the whole chain are checked inside
-the handshake; clients check the host name. A TLS 1.2 client may still resume a session by its number, which the ``ssl``
-module cannot forbid and which skips those checks: there, dates and revocation of the client are asked again.
+purpose (serverAuth, clientAuth) are checked inside the handshake, and clients check the host name; as soon as lists are
+configured, revocation of the whole chain is checked at its end, before anything is sent or read. A TLS 1.2 client may
+still resume a session by its number, which the ``ssl`` module cannot forbid and which skips those checks: there, dates
+and revocation of the client are asked again.
 """
 
 from __future__ import annotations
 
+import _ssl
 import logging
 import os
 import secrets
@@ -16,7 +18,10 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
@@ -27,7 +32,7 @@ from drimbox.foundation.errors import Misconfigured, Refused
 from drimbox.trust import names
 from drimbox.trust.chain import TrustStore, check_again
 from drimbox.trust.keystore import UNREADABLE, Credential, read_certificates
-from drimbox.trust.revocation import RevocationLists, load_revocation_lists
+from drimbox.trust.revocation import MISSING, REVOKED, STALE, RevocationLists, load_revocation_lists
 from drimbox.trust.token import TokenKey
 
 MUST_BE_A_FILE = (
@@ -38,23 +43,28 @@ MUST_BE_A_FILE = (
 
 _log = logging.getLogger(__name__)
 
+# Key exchange groups of the ANSSI guide, best first.
+GROUPS = "X25519:P-256:P-384:P-521:X448"
 # Those of TLS 1.3 are all good and are not set by this list.
-_TLS12_SUITES = ":".join(
+TLS12_SUITES = ":".join(
     f"ECDHE-{key}-{cipher}"
     for cipher in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "CHACHA20-POLY1305")
     for key in ("ECDSA", "RSA")
 )
 
 
-def load_trust(roots: Sequence[Path], revocation_lists: Sequence[Path] = ()) -> TrustStore:
-    """Read the pinned authorities (PEM or DER, roots and intermediates) and the revocation lists.
+def load_trust(
+    roots: Sequence[Path], revocation_lists: Sequence[Path] = (), fetched: RevocationLists | None = None
+) -> TrustStore:
+    """Read the pinned authorities (PEM or DER, roots and intermediates) and the revocation lists, beside ``fetched``.
 
     Raises ``Misconfigured`` (``trust-roots``, ``credential``, ``revocation-list``): a file that cannot be read, a
     certificate that is not an authority's, no root among them, test and production mixed. Warns when revocation will
     not be checked, or will refuse every certificate of an authority that has no list.
     """
     pinned = tuple(dict.fromkeys(c for path in roots for c in _authorities(path)))
-    trust = TrustStore(pinned, load_revocation_lists(revocation_lists))
+    lists = load_revocation_lists(revocation_lists)
+    trust = TrustStore(pinned, lists.newest(fetched) if fetched is not None else lists)
     if not trust.anchors:
         raise _bad("Aucune autorité racine parmi trust.roots : ajoutez le certificat de la racine")
     _check_one_range(pinned)
@@ -76,7 +86,7 @@ def client_context(trust: TrustStore, credential: Credential | None = None) -> s
     With ``credential`` (ORG AUTH_CLI), proves who we are when the server asks. Raises ``Misconfigured``
     (``credential``) when the credential is not fit for a client.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _Believing(ssl.PROTOCOL_TLS_CLIENT)
     _harden(context)
     _believe(context, trust)
     if credential is not None:
@@ -85,71 +95,119 @@ def client_context(trust: TrustStore, credential: Credential | None = None) -> s
     return context
 
 
+def public_client_context(roots: Sequence[Path] = ()) -> ssl.SSLContext:
+    """The context of a client of servers that IGC-Sante did not certify: it believes ``roots``, else what the machine
+    believes. Raises ``Misconfigured`` (``trust-root``)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _harden(context)
+    try:
+        for path in roots:
+            context.load_verify_locations(path)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(f"Racine illisible : {path}", code="trust-root") from error
+    if not roots:
+        context.load_default_certs()
+    return context
+
+
 def server_context(credential: Credential, client_trust: TrustStore | None = None) -> ssl.SSLContext:
     """The context of a listener; with ``client_trust``, every client must prove a certificate of that trust.
 
     Raises ``Misconfigured`` (``credential``) when the credential is not fit for a server.
     """
-    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Believing(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
     context.num_tickets = 0
     _require_purpose(credential, ExtendedKeyUsageOID.SERVER_AUTH, "serveur (SERV SSL_SERV)")
     _present(context, credential)
     if client_trust is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.client_trust = client_trust
-        context.sslobject_class, context.sslsocket_class = _ServerSide, _ServerSocket
         _believe(context, client_trust)
     return context
 
 
 def add_revocation_lists(context: ssl.SSLContext, revocation: RevocationLists) -> None:
-    """Give a context, in use or not, (newer) lists; OpenSSL takes the newest of each issuer."""
-    if not revocation.configured:
-        return
-    with _anonymous_file(revocation.pem()) as path:
-        context.load_verify_locations(cafile=path)
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-    if isinstance(context, _ServerContext) and context.client_trust is not None:
-        known = context.client_trust
-        context.client_trust = replace(known, revocation=known.revocation.newest(revocation))
+    """Give a context, in use or not, (newer) lists: its next connections are judged by them.
+
+    Raises ``TypeError`` for a context that was not made here.
+    """
+    if not isinstance(context, _Believing):
+        raise TypeError("this context was not made by trust.tls")
+    if context.believed is not None and revocation.configured:
+        known = context.believed
+        context.believed = replace(known, revocation=known.revocation.newest(revocation))
 
 
-class _ServerContext(ssl.SSLContext):
-    """A listener's context, which remembers whom it believes."""
+class _Believing(ssl.SSLContext):
+    """A context that remembers whom it believes, by which lists, and asks them about each connection.
 
-    client_trust: TrustStore | None = None
+    OpenSSL could ask the lists, and would verify the signature of each whole list in each handshake: with lists of
+    some hundred kilobytes that costs more than all the rest. Here that is done once for each list.
+    """
+
+    believed: TrustStore | None = None
 
 
-class _ServerSide(ssl.SSLObject):
-    """A connection of a listener that asks for client certificates (asyncio makes one for each)."""
+class _Side(ssl.SSLObject):
+    """A connection of a context that believes (asyncio makes one for each)."""
 
     def do_handshake(self) -> None:
         super().do_handshake()
-        _check_resumed(self)
+        _check_peer(self)
 
 
-class _ServerSocket(ssl.SSLSocket):
-    """The same for a listener that gives each connection a thread."""
+class _Socket(ssl.SSLSocket):
+    """The same where each connection has a thread."""
 
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)
-        _check_resumed(self)
+        _check_peer(self)
 
 
-def _check_resumed(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
-    context, der = connection.context, connection.getpeercert(binary_form=True)
-    if not connection.session_reused or not isinstance(context, _ServerContext) or context.client_trust is None:
+def _check_peer(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
+    """What the lists say of the chain that OpenSSL verified. Raises ``ssl.SSLCertVerificationError``.
+
+    Nothing was sent to the peer yet, nor anything of it read.
+    """
+    context = connection.context
+    if not isinstance(context, _Believing) or context.believed is None:
         return
+    trust, now = context.believed, SystemClock().now()
     try:
-        check_again(names.read_certificate(der or b""), context.client_trust, SystemClock().now())
+        if connection.session_reused:
+            # There was no chain to verify this time.
+            check_again(names.read_certificate(connection.getpeercert(binary_form=True) or b""), trust, now)
+        elif trust.revocation.configured:
+            chain = [_parsed(der) for der in _verified_chain(connection)]
+            if len(chain) < 2:
+                raise Refused("Chaîne du certificat inconnue", code="certificate-chain")
+            for certificate, issuer in pairwise(chain):
+                trust.revocation.check(certificate, issuer, now)
     except Refused as error:
-        raise ssl.SSLCertVerificationError(f"resumed session: {error.code}") from error
+        raise ssl.SSLCertVerificationError(f"{error.code}: {_LIBRARY.get(error.reason, error.code)}") from error
+
+
+# What OpenSSL calls it: the words that people look for.
+_LIBRARY = {REVOKED: "certificate revoked", MISSING: "unable to get certificate CRL", STALE: "CRL has expired"}
+
+
+@lru_cache(512)
+def _parsed(der: bytes) -> x509.Certificate:
+    """The same issuers, and mostly the same peers, come again and again. Raises ``Refused``."""
+    return names.read_certificate(der)
+
+
+def _verified_chain(connection: Any) -> Sequence[bytes]:
+    """From the peer to the root, as DER. Python has a public way from 3.13 on."""
+    public = getattr(connection, "get_verified_chain", None)
+    if public is not None:
+        return tuple(public() or ())
+    return tuple(one.public_bytes(_ssl.ENCODING_DER) for one in connection._sslobj.get_verified_chain() or ())
 
 
 def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_TLS12_SUITES)
+    context.set_ciphers(TLS12_SUITES)
     context.options |= (
         ssl.OP_NO_COMPRESSION
         | ssl.OP_NO_RENEGOTIATION
@@ -159,10 +217,11 @@ def _harden(context: ssl.SSLContext) -> None:
     )
 
 
-def _believe(context: ssl.SSLContext, trust: TrustStore) -> None:
+def _believe(context: _Believing, trust: TrustStore) -> None:
     der = b"".join(c.public_bytes(Encoding.DER) for c in trust.roots)
     context.load_verify_locations(cadata=der)
-    add_revocation_lists(context, trust.revocation)
+    context.believed = trust
+    context.sslobject_class, context.sslsocket_class = _Side, _Socket
 
 
 def _present(context: ssl.SSLContext, credential: Credential) -> None:
@@ -230,4 +289,11 @@ def _bad(reason: str) -> Misconfigured:
     return Misconfigured(reason, code="trust-roots")
 
 
-__all__ = ["TrustStore", "add_revocation_lists", "client_context", "load_trust", "server_context"]
+__all__ = [
+    "TrustStore",
+    "add_revocation_lists",
+    "client_context",
+    "load_trust",
+    "public_client_context",
+    "server_context",
+]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from drimbox.box.settings.common import KeyPair, Section, StructureId
+from drimbox.box.settings.common import KeyPair, Section, StructureId, WebUrl
 
 
 class BoxSection(Section):
@@ -42,7 +42,20 @@ class TrustSection(Section):
     roots: tuple[Path, ...] = Field(description="PEM files of the pinned IGC-Sante root and intermediate CAs")
     revocation_lists: tuple[Path, ...] = Field(
         (),
-        description="CRL files checked on each connection; an expired list refuses its issuer's certificates",
+        description="CRL files that the site renews by its own means, checked on each connection; an expired list "
+        "refuses its issuer's certificates",
+    )
+    revocation_fetch: bool = Field(
+        True,
+        description="revocation lists are also fetched by the box itself, from the addresses that stand in the pinned "
+        "CAs and in its own certificates (CRL distribution points), and kept in state_dir/revocation",
+    )
+    revocation_urls: tuple[WebUrl, ...] = Field(
+        (),
+        description="addresses of further complete CRLs to fetch, of the pinned CAs; `http://` is usual",
+    )
+    revocation_hours: float = Field(
+        6, gt=0, le=24, description="hours between two fetches of a list; sooner where its end comes nearer"
     )
 
 

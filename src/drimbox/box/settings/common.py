@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,12 @@ def _https(value: str) -> str:
     if not value.startswith("https://"):
         raise ValueError("une adresse https:// est attendue")
     return value.rstrip("/")
+
+
+def _web(value: str) -> str:
+    if not value.startswith(("https://", "http://")) or any(c.isspace() for c in value):
+        raise ValueError("une adresse http:// ou https:// est attendue")
+    return value
 
 
 def _ae(value: str) -> str:
@@ -54,6 +61,7 @@ def _order_control(value: str) -> str:
 Oid = Annotated[str, AfterValidator(_oid)]
 StructureId = Annotated[str, AfterValidator(_structure)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
+WebUrl = Annotated[str, AfterValidator(_web)]
 IssuerCx4 = Annotated[str, AfterValidator(_issuer)]
 OrderControl = Annotated[str, AfterValidator(_order_control)]
 AeTitle = Annotated[str, AfterValidator(_ae)]
@@ -114,6 +122,36 @@ class KeyPair(Section):
         )
 
 
+class ProxySection(Section):
+    """A reverse proxy (nginx) that ends TLS before this listener, which then takes nothing from anybody else.
+
+    Without this table the box ends TLS itself (docs/tls.md).
+    """
+
+    socket: Path | None = Field(
+        None,
+        description="unix socket of this listener, for a proxy on the same machine; `port` is then not opened",
+    )
+    group: str = Field("", description="group that may use the socket: the proxy's (`www-data`); none: the box's own")
+    addresses: tuple[str, ...] = Field(
+        (), description="addresses of proxies on other machines; they come over TLS, with a client certificate"
+    )
+    roots: tuple[Path, ...] = Field((), description="with addresses: CAs of the proxies' client certificates")
+    names: tuple[str, ...] = Field(
+        (), description="with addresses: names of which a proxy's certificate must carry one (DNS name, or CN)"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ProxySection:
+        if (self.socket is None) == (not self.addresses):
+            raise ValueError("donnez socket (même machine) ou addresses (autres machines), l'un des deux")
+        if bool(self.addresses) != bool(self.roots and self.names):
+            raise ValueError("addresses, roots et names vont ensemble")
+        for address in self.addresses:
+            ipaddress.ip_address(address)
+        return self
+
+
 class TlsServer(Section):
     """A listener with TLS."""
 
@@ -121,3 +159,4 @@ class TlsServer(Section):
     port: Port = Field(description="port to listen on")
     public_url: HttpsUrl = Field(description="address by which others reach it")
     tls: KeyPair = Field(description="server certificate of this listener")
+    proxy: ProxySection | None = None

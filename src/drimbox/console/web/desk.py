@@ -18,6 +18,7 @@ from drimbox.console.account import Account, Role
 from drimbox.console.accounts import Accounts, AuditJournal
 from drimbox.console.acts import Acts
 from drimbox.console.backlog import BacklogReader
+from drimbox.console.circle import CircleRoom
 from drimbox.console.health import HealthWatch
 from drimbox.console.journal import JournalRoom
 from drimbox.console.keys import KeyRoom
@@ -78,6 +79,7 @@ class Desk:
     certificates: CertificateActs | None = None
     journal_room: JournalRoom | None = None
     keys: KeyRoom | None = None
+    circle: CircleRoom | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,6 @@
 """
 
 from drimbox.national.whitelist.document import Domain, Whitelist, verify
-from drimbox.national.whitelist.keeper import WhitelistKeeper
+from drimbox.national.whitelist.keeper import Held, Renewal, WhitelistKeeper
 
-__all__ = ["Domain", "Whitelist", "WhitelistKeeper", "verify"]
+__all__ = ["Domain", "Held", "Renewal", "Whitelist", "WhitelistKeeper", "verify"]

@@ -19,9 +19,20 @@ _LAST = "SELECT fetched_at, document FROM whitelist ORDER BY fetched_at DESC, id
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Held:
+    """A list and when it was fetched."""
+
     whitelist: Whitelist
     fetched_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A list that was just accepted, and what it changes (``differences``)."""
+
+    whitelist: Whitelist
+    fetched_at: dt.datetime
+    changes: tuple[str, ...]
 
 
 class WhitelistKeeper:
@@ -47,10 +58,14 @@ class WhitelistKeeper:
         self._clock = clock
         self._max_age = max_age
         self._memory = memory
-        self._known: _Known | None = None
+        self._known: Held | None = None
         self._asked = -memory
 
     async def refresh(self) -> Whitelist:
+        """As ``renew``; gives the list alone."""
+        return (await self.renew()).whitelist
+
+    async def renew(self) -> Renewal:
         """Download, verify and store the list; log what changed.
 
         Raises whatever ``fetch`` and ``verify`` raise, and ``Refused`` (``whitelist-older``) for a list signed before
@@ -59,15 +74,25 @@ class WhitelistKeeper:
         document = await self._fetch()
         fresh = self._verify(document)
         former = await self._load()
-        if former is not None and _signed_at(fresh) < _signed_at(former.whitelist):
+        if former is not None and signed_at(fresh) < signed_at(former.whitelist):
             raise Refused("Liste blanche signée avant celle déjà reçue : refusée", code="whitelist-older")
         now = self._clock.now()
         async with self._pool.connection() as connection:
             await connection.execute(_INSERT, (now, fresh.generated_at, document))
-        self._remember(_Known(fresh, now))
-        for line in differences(former.whitelist if former else None, fresh):
+        self._remember(Held(fresh, now))
+        changes = tuple(differences(former.whitelist if former else None, fresh))
+        for line in changes:
             _log.info("whitelist: %s", line)
-        return fresh
+        return Renewal(fresh, now, changes)
+
+    @property
+    def max_age(self) -> dt.timedelta:
+        """How long a list is believed."""
+        return self._max_age
+
+    async def held(self) -> Held | None:
+        """The last good list, whether it is still believed or not; None when there never was one."""
+        return await self._load()
 
     async def current(self) -> Whitelist:
         """The last good list.
@@ -87,17 +112,17 @@ class WhitelistKeeper:
             )
         return known.whitelist
 
-    async def _load(self) -> _Known | None:
+    async def _load(self) -> Held | None:
         """The newest stored list; another process may have stored it."""
         async with self._pool.connection() as connection:
             row = await (await connection.execute(_LAST)).fetchone()
         if row is None:
             return None
         if self._known is None or self._known.fetched_at != row["fetched_at"]:
-            return self._remember(_Known(read_again(bytes(row["document"])), row["fetched_at"]))
+            return self._remember(Held(read_again(bytes(row["document"])), row["fetched_at"]))
         return self._remember(self._known)
 
-    def _remember(self, known: _Known) -> _Known:
+    def _remember(self, known: Held) -> Held:
         self._known, self._asked = known, self._clock.monotonic()
         return known
 
@@ -118,7 +143,8 @@ def differences(former: Whitelist | None, fresh: Whitelist) -> list[str]:
     return lines
 
 
-def _signed_at(whitelist: Whitelist) -> dt.datetime:
+def signed_at(whitelist: Whitelist) -> dt.datetime:
+    """When it was signed, as its signer says."""
     return whitelist.signed_at or whitelist.generated_at
 
 
