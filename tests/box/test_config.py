@@ -127,6 +127,16 @@ def test_a_structure_may_only_name_pacs_that_are_there(tmp_path: Path, text: str
     assert "q" in mistake.problem
 
 
+@pytest.mark.requirement("DB.CO.63")
+def test_the_api_of_the_dmp_wants_the_token_that_a_shared_proxy_keeps(tmp_path: Path, text: str) -> None:
+    shared = text.replace('client_id = "x"', 'client_id = "x"\nproxy = "https://proxy.example.test"')
+    assert not mistakes(tmp_path, shared.replace("[dmp]", '[dmp]\nconsultation = "API_PSC"'))
+    without = shared.replace('client_id = "x"', 'client_id = "x"\nproxy_token = ""')
+    assert not mistakes(tmp_path, without)
+    [mistake] = mistakes(tmp_path, without.replace("[dmp]", '[dmp]\nconsultation = "API_PSC"'))
+    assert "proxy_token" in mistake.problem
+
+
 IOCM = """[source.iocm]
 port = 11113
 ae_title = "DRIMBOX_IOCM"

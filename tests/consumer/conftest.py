@@ -13,6 +13,7 @@ import pytest
 from consumer_world import (
     OTHER_STRUCTURE,
     STRUCTURE,
+    FakeArchive,
     FakeDmp,
     FakeHosts,
     FakeJournal,
@@ -70,7 +71,7 @@ async def site(
     origin = f"https://localhost:{port}"
     clock = FixedClock(dt.datetime(2024, 3, 1, 9, tzinfo=dt.UTC))
     psc, dmp, sources = FakePsc(lambda: origin, clock), FakeDmp(), FakeSources()
-    journal, hosts, pacs = FakeJournal(), FakeHosts(), FakePacs()
+    journal, hosts, pacs, archive = FakeJournal(), FakeHosts(), FakePacs(), FakeArchive()
     folder = tmp_path / "sessions"
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(
@@ -85,7 +86,10 @@ async def site(
                 psc=psc,
                 dmp=dmp,
                 structures=Structures(
-                    [structure(STRUCTURE, "CENTRE DE RADIOLOGIE", pacs), structure(OTHER_STRUCTURE, "CABINET")]
+                    [
+                        structure(STRUCTURE, "CENTRE DE RADIOLOGIE", pacs, archives=(archive,)),
+                        structure(OTHER_STRUCTURE, "CABINET"),
+                    ]
                 ),
                 whitelist=hosts,
                 wado=sources,
@@ -99,4 +103,4 @@ async def site(
         )
         await stack.enter_async_context(serving(app, host="localhost", port=port, tls=server))
         http = await stack.enter_async_context(HttpClient())
-        yield Site(origin, app, clock, psc, dmp, sources, journal, hosts, folder, trust, http, pacs)
+        yield Site(origin, app, clock, psc, dmp, sources, journal, hosts, folder, trust, http, pacs, archive)

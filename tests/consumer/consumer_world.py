@@ -52,7 +52,9 @@ from drimbox.national.dmp.retrieve import RetrievedDocument
 from drimbox.national.psc.client import LogoutNotice
 from drimbox.national.psc.tokens import Tokens
 from drimbox.national.psc.userinfo import Practice, UserInfo
-from drimbox.pacs.study import Instance
+from drimbox.pacs.patient import HeldStudy
+from drimbox.pacs.study import Instance, Series
+from drimbox.pacs.study import Study as PacsStudy
 from drimbox.record.audit import Event
 from drimbox.reports.report import Coded
 
@@ -368,14 +370,81 @@ class FakePacs:
         return {uid: self.studies[uid] for uid in study_uids if uid in self.studies}
 
 
-def structure(identifier: str, name: str, *pacs: FakePacs) -> ConsumerStructure:
+class FakeArchive:
+    """A PACS of the site that gives its studies of a patient, by local number."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, tuple[PacsStudy, dict[str, list[Path]]]] = {}
+        self.failure: DrimboxError | None = None
+        self.asked: list[str] = []
+        # Whom it says that a study is of, once it is asked for the study itself.
+        self.later: dict[str, PacsStudy] = {}
+
+    @property
+    def id(self) -> str:
+        return "pacs-b"
+
+    def hold(self, study: Study, ipp: str, issuer: str = "1.2.250.1.999.2", **other: str) -> PacsStudy:
+        manifest = study.manifest
+        series = tuple(
+            Series(s.series_uid, s.modality, s.number, s.description, "", s.instances) for s in manifest.series
+        )
+        made = PacsStudy(
+            study_uid=manifest.study_uid,
+            patient_id=ipp,
+            patient_id_issuer=issuer,
+            patient_name=manifest.patient_name,
+            birth_date=manifest.birth_date,
+            sex=manifest.sex,
+            accession_number="ACN9",
+            accession_issuer="",
+            study_id="",
+            study_date=manifest.study_date,
+            study_time="",
+            description="SCANNER DU JOUR",
+            referring_physician="",
+            series=series,
+        )
+        made = replace(made, **other)
+        files = {s.series_uid: study.files[s.retrieve_url] for s in manifest.series}
+        self.held[made.study_uid] = (made, files)
+        return made
+
+    async def studies(self, patient_id: str) -> tuple[HeldStudy, ...]:
+        self.asked.append(patient_id)
+        if self.failure is not None:
+            raise self.failure
+        return tuple(
+            HeldStudy(replace(study, series=()), study.modalities, study.instance_count)
+            for study, _ in self.held.values()
+            if study.patient_id == patient_id
+        )
+
+    async def study(self, study_uid: str) -> PacsStudy | None:
+        found = self.held.get(study_uid)
+        return self.later.get(study_uid, found[0]) if found is not None else None
+
+    @asynccontextmanager
+    async def fetch_series(
+        self, study: PacsStudy, series_uid: str, folder: Path
+    ) -> AsyncIterator[AsyncIterator[Received]]:
+        yield self._images(self.held[study.study_uid][1][series_uid], folder)
+
+    async def _images(self, paths: Sequence[Path], folder: Path) -> AsyncIterator[Received]:
+        for number, path in enumerate(paths):
+            target = folder / f"{number:05d}.dcm"
+            shutil.copyfile(path, target)
+            yield Received(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID), target, target.stat().st_size)
+
+
+def structure(identifier: str, name: str, *pacs: FakePacs, archives: tuple[FakeArchive, ...] = ()) -> ConsumerStructure:
     # The doubles neither connect nor sign: empty contexts and no certificate are enough.
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def actor(identity: VihfIdentity) -> Actor:
         return Actor(identity, tls, None)  # type: ignore[arg-type]
 
-    return ConsumerStructure(name, name, (identifier,), tls, actor, pacs=pacs)
+    return ConsumerStructure(name, name, (identifier,), tls, actor, pacs=pacs, archives=archives)
 
 
 @dataclass
@@ -577,6 +646,7 @@ class Site:
     trust: ssl.SSLContext
     http: HttpClient
     pacs: FakePacs = field(default_factory=FakePacs)
+    archive: FakeArchive = field(default_factory=FakeArchive)
 
     def browser(self) -> Browser:
         return Browser(self.http, self.origin, self.trust)

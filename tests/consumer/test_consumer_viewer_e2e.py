@@ -295,3 +295,62 @@ def as_pet(path: Path, number: int) -> None:
     dose.RadiopharmaceuticalStartTime = "091500"
     dataset.RadiopharmaceuticalInformationSequence = [dose]
     dataset.save_as(path)
+
+
+def tomosynthesis(folder: Path, frames: int) -> Path:
+    """A breast tomosynthesis object: one file, many slices (PS3.3 A.55), made of a real image."""
+    dataset = dcmread(CT)
+    picture = (dataset.pixel_array.astype(np.int32) + 1024).clip(0, 4095).astype(np.uint16)
+    for name in ("RescaleSlope", "RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(dataset, name)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.13.1.3"
+    dataset.ImageType = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]
+    dataset.ImageLaterality, dataset.PresentationIntentType = "L", "FOR PRESENTATION"
+    dataset.NumberOfFrames, dataset.PixelRepresentation = frames, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelData = b"".join(np.roll(picture, 4 * number, axis=1).tobytes() for number in range(frames))
+    measures, orientation, lut, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.1, 0.1], 1
+    orientation.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    lut.RescaleIntercept, lut.RescaleSlope, lut.RescaleType = 0, 1, "US"
+    window = Dataset()
+    window.WindowCenter, window.WindowWidth = 1200, 1600
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    shared.PixelValueTransformationSequence, shared.FrameVOILUTSequence = [lut], [window]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for number in range(frames):
+        place, content, group = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [number, 0, 0]
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", number + 1, [1, number + 1]
+        group.PlanePositionSequence, group.FrameContentSequence = [place], [content]
+        groups.append(group)
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    dataset.save_as(folder / "tomosynthesis.dcm")
+    return folder / "tomosynthesis.dcm"
+
+
+@pytest.mark.requirement("DB.VI-CS.30", "DB.VI-CS.31", "DB.CS.86")
+async def test_a_breast_tomosynthesis_is_a_stack_of_its_slices(site: Site, page: Page, tmp_path: Path) -> None:
+    site.hold(DOMINIQUE, make_study(tmp_path, DOMINIQUE, [[tomosynthesis(tmp_path, 12)]], modality="MG"))
+    (address, *_) = await listed(page, site)
+    await page.goto(address)
+    frame = await viewer(page)
+    await stacks(frame, lambda shown: shown and shown[0]["images"] == 12)
+    canvas = frame.locator("canvas.cornerstone-canvas").first
+
+    async def levels() -> bytes:
+        shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3]
+        assert shot.std() > 10
+        return bytes(shot[::8, ::8].tobytes())
+
+    first = await levels()
+    await canvas.hover()
+    for _ in range(6):
+        await page.mouse.wheel(0, 120)
+        await asyncio.sleep(0.1)
+    for _ in range(100):
+        if await levels() != first:
+            break
+        await asyncio.sleep(0.1)
+    assert await levels() != first

@@ -319,3 +319,16 @@ def test_significant_images_come_first_then_the_lowest_number() -> None:
     ct, capture, light = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.77.1.4"
     given = [series("1", None, ct), series("2", 3, ct), series("3", 1, light), series("4", 99, capture)]
     assert [s.series_uid for s in ordered(given)] == ["4", "3", "2", "1"]
+
+
+@pytest.mark.requirement("DB.CO.107", "DB.VI-CS.34")
+def test_the_series_of_key_images_comes_before_lower_numbers() -> None:
+    ct, capture = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"
+
+    def series(uid: str, number: int, sop_class: str = ct) -> ManifestSeries:
+        instances = tuple(Instance(sop_class, f"{uid}.{n}", n) for n in range(1, 4))
+        return ManifestSeries(uid, "https://x", "CT", number, "", instances)
+
+    given = [series("1.1", 1), series("1.2", 2), series("1.3", 3), series("1.9", 9, capture)]
+    assert [s.series_uid for s in ordered(given, {"1.3.2"})] == ["1.9", "1.3", "1.1", "1.2"]
+    assert [s.series_uid for s in ordered(given)] == ["1.9", "1.1", "1.2", "1.3"]

@@ -17,7 +17,7 @@ async def main(dsn: str, folder: Path, port: int) -> None:
     async with (
         database.opened(dsn, size=2) as pool,
         importing(
-            pool, folder / "imports", Sources(exam, pause=0.08), pacs_at(PacsPeer("PACS_B", "127.0.0.1", port))
+            pool, folder / "imports", Sources(exam, stops_at=12), pacs_at(PacsPeer("PACS_B", "127.0.0.1", port))
         ) as box,
     ):
         print(await box.ask(exam), flush=True)

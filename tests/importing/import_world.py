@@ -112,6 +112,8 @@ class Sources:
     error: DrimboxError | None = None
     wrong: Mapping[str, Path] = field(default_factory=dict)
     pause: float = 0.0
+    stops_at: int | None = None
+    """Nothing more comes after so many, and nothing ends."""
     handed: int = 0
     only: frozenset[str] = frozenset()
     """Syntaxes that it has the images in; empty: whatever is asked for."""
@@ -139,6 +141,8 @@ class Sources:
         for number, uid in enumerate(uids):
             if self.fails_after is not None and number >= self.fails_after and self.error is not None:
                 raise self.error
+            if number == self.stops_at:
+                await asyncio.Event().wait()
             if self.pause:
                 await asyncio.sleep(self.pause)
             source = self.wrong.get(uid, self.exam.files[uid])

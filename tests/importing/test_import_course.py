@@ -339,6 +339,31 @@ async def test_a_cancelled_import_stops_and_leaves_nothing(pool: Pool, tmp_path:
         await box.state(number, State.DONE)
 
 
+async def test_an_import_is_cancelled_from_another_box(pool: Pool, tmp_path: Path, peer: PacsPeer) -> None:
+    """Two boxes on one database: the one that a browser happens to be on need not be the one that imports."""
+    exam = make_exam("B", tmp_path)
+    async with importing(pool, tmp_path / "imports", Sources(exam, stops_at=6), pacs_at(peer)) as box:
+        number = await box.ask(exam)
+
+        async def begun() -> bool:
+            return (await box.order(number)).counts.done >= 2
+
+        await until(begun)
+        async with importing(pool, tmp_path / "other", Sources(exam), pacs_at(peer), node="other") as other:
+            assert await other.desk.cancel(number, PERSON)
+            cancelled = await other.state(number, State.CANCELLED, seconds=15)
+        assert 2 <= cancelled.counts.done <= 6
+
+        async def cleared() -> bool:
+            return not [p for p in (tmp_path / "imports").iterdir() if p.is_dir()]
+
+        await until(cleared)
+        # What was cancelled may be asked for again, and be cancelled again.
+        assert await box.desk.again(number, PERSON)
+        assert await box.desk.cancel(number, PERSON)
+        await box.state(number, State.CANCELLED)
+
+
 async def test_the_source_fails_and_is_asked_again(pool: Pool, tmp_path: Path, peer: PacsPeer) -> None:
     exam = make_exam("B", tmp_path)
     sources = Sources(exam, fails_after=12, error=Unavailable("DRIMbox source injoignable", code="source-unreachable"))

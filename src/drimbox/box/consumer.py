@@ -9,6 +9,7 @@ from pathlib import Path
 from drimbox import __version__
 from drimbox.box.fronting import served as fronted
 from drimbox.box.importing import importing
+from drimbox.box.local import local_archives
 from drimbox.box.pacs_links import linked
 from drimbox.box.services import Services, psc_tls
 from drimbox.box.settings.consumer import ConsumerSection
@@ -25,6 +26,7 @@ from drimbox.images.workers import worker_pool
 from drimbox.national.psc.ciba import DeviceLogin
 from drimbox.national.psc.exchange import ApiAccess, ApiServer
 from drimbox.national.psc.proxy import ProxyAddresses, ProxyLogin
+from drimbox.pacs.patient import PatientArchive
 from drimbox.pacs.presence import Holdings
 from drimbox.reports.report import Coded
 
@@ -39,8 +41,9 @@ async def running(
         # One process is enough: it makes the one picture that is seen while the viewer starts.
         decoder = await stack.enter_async_context(worker_pool(size=1, timeout=10))
         await decoder.warm()
+        archives = local_archives(stack, services, section)
         served = [
-            _structure(services, s, s.keys, _local_pacs(stack, services, section, s))
+            _structure(services, s, s.keys, _local_pacs(stack, services, section, s), archives)
             for s in structures.values()
             if s.keys is not None
         ]
@@ -88,6 +91,7 @@ async def running(
                 clock=services.clock,
                 viewer_dir=section.viewer_dir or viewer,
                 decoder=decoder,
+                viewer_ahead=section.viewer_ahead,
                 with_weasis=section.weasis,
                 folder=settings.box.state_dir / "sessions",
                 limits=Limits(
@@ -154,7 +158,13 @@ def _local_pacs(
     return tuple(found)
 
 
-def _structure(services: Services, one: Served, keys: Keys, pacs: tuple[LocalPacs, ...]) -> ConsumerStructure:
+def _structure(
+    services: Services,
+    one: Served,
+    keys: Keys,
+    pacs: tuple[LocalPacs, ...],
+    archives: Mapping[str, PatientArchive],
+) -> ConsumerStructure:
     return ConsumerStructure(
         id=one.id,
         name=one.settings.name,
@@ -163,6 +173,7 @@ def _structure(services: Services, one: Served, keys: Keys, pacs: tuple[LocalPac
         actor=one.actor,
         api=_api(services, keys),
         pacs=pacs,
+        archives=tuple(archives[name] for name in pacs_of(one.settings, tuple(archives)) if name in archives),
     )
 
 

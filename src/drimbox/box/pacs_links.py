@@ -11,7 +11,7 @@ from typing import Protocol
 from drimbox.box.services import credential
 from drimbox.box.settings import Settings
 from drimbox.box.settings.pacs import PacsNode, PacsSection, PacsTls, PacsWeb
-from drimbox.box.settings.source import SourceSection
+from drimbox.box.settings.source import DicomListener
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.http_client import HttpClient
 from drimbox.pacs.access import AnyFinder, AnySource, PacsAccess
@@ -21,6 +21,7 @@ from drimbox.pacs.dimse import uids
 from drimbox.pacs.dimse.receiver import ReceiverSettings
 from drimbox.pacs.inbox import Inbox
 from drimbox.pacs.nodes import Node
+from drimbox.pacs.patient import PatientArchive
 from drimbox.pacs.query import PacsStudyFinder, StudyFinder
 from drimbox.pacs.retrieve import PacsGetSource, PacsSeriesSource, SeriesSource
 from drimbox.pacs.site import Pacs, PacsLink
@@ -105,6 +106,28 @@ def accessible(section: PacsSection, link: PacsLink, inbox: Inbox, destination_a
     return PacsAccess(link, finder, source, finders.get("dicomweb"))
 
 
+def viewable(
+    section: PacsSection, link: PacsLink, inbox: Inbox, destination_ae: str | None, services: Means
+) -> PatientArchive | None:
+    """The PACS for who views its studies; ``destination_ae`` of a receiver that C-MOVE may name, None without one.
+
+    None where the configuration allows no way that works without a receiver. Raises ``Misconfigured``.
+    """
+    contents = Contents()
+    finder = findable(section, link, services)
+    sources: dict[str, SeriesSource] = {}
+    if section.dicomweb is not None:
+        sources["dicomweb"] = WebSeriesSource(link, web_service(section.dicomweb, section.id, services), inbox)
+    if destination_ae is not None:
+        sources["move"] = PacsSeriesSource(link, inbox, destination_ae)
+    sources["get"] = PacsGetSource(link, inbox, finder, contents)
+    if section.retrieve != "auto" and section.retrieve not in sources:
+        return None
+    # Its own memory of what works: the source may have a receiver where this has none.
+    names = (section.retrieve,) if section.retrieve != "auto" else tuple(sources)
+    return PatientArchive(link, finder, AnySource(sources, Ways(names, services.clock)))
+
+
 def findable(section: PacsSection, link: PacsLink, services: Means) -> StudyFinder:
     """What a PACS holds, asked by every way that the configuration allows. Raises ``Misconfigured``."""
     finders: dict[str, StudyFinder] = {"dimse": PacsStudyFinder(link)}
@@ -131,9 +154,8 @@ def ways_of(section: PacsSection, services: Means) -> tuple[tuple[str, ...], tup
     )
 
 
-def receiver_settings(section: SourceSection, pacs: tuple[PacsSection, ...]) -> ReceiverSettings:
+def receiver_settings(listener: DicomListener, pacs: tuple[PacsSection, ...]) -> ReceiverSettings:
     """The listener for what the PACSs move to us: who may associate, and by which certificate."""
-    listener = section.dicom
     allowed = frozenset(listener.allowed_callers or (title for one in pacs for title in one.stores_as))
     return ReceiverSettings(
         destinations={listener.ae_title: uids.AS_STORED},

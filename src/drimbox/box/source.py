@@ -97,7 +97,7 @@ def _accesses(
     pacs = services.settings.pacs
     desk = stack.enter_context(inbox.opened(spool_of(services.settings)))
     stack.enter_context(
-        receiving(receiver_settings(section, pacs), desk, tls=listener_tls(section.dicom, services.trust))
+        receiving(receiver_settings(section.dicom, pacs), desk, tls=listener_tls(section.dicom, services.trust))
     )
     return {one.id: accessible(one, links[one.id], desk, section.dicom.ae_title, services) for one in pacs}
 

@@ -94,7 +94,7 @@ async def _by_itself(settings: Settings, section: SourceSection, options: Option
         means = _Means(settings, clock, http, trust)
         desk = stack.enter_context(inbox.opened(spool_of(settings)))
         stack.enter_context(
-            receiving(receiver_settings(section, settings.pacs), desk, tls=listener_tls(section.dicom, trust))
+            receiving(receiver_settings(section.dicom, settings.pacs), desk, tls=listener_tls(section.dicom, trust))
         )
         accesses = {}
         for one in settings.pacs:

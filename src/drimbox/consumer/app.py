@@ -94,6 +94,7 @@ async def consumer_app(
     users: UserMemory | None = None,
     listing: ListSettings | None = None,
     identity: Rules | None = None,
+    viewer_ahead: bool = True,
 ) -> AsyncIterator[ASGIApp]:
     """The consumer as long as the block lasts; at its end every session is closed and its images deleted.
 
@@ -102,7 +103,8 @@ async def consumer_app(
     ``syntaxes`` are asked for viewing, best first; ``calls_per_minute`` limits contextual calls and logins of one
     address; ``issuers`` says whole what callers send of the IPP's issuer; ``memory`` keeps the practice chosen last,
     ``users`` what else is remembered of them; ``redirects`` and ``remote`` are the ways to log in; ``listing`` is what
-    the list does of itself, ``identity`` what is done with traits that differ. Raises ``Misconfigured`` when the viewer
+    the list does of itself, ``identity`` what is done with traits that differ; ``viewer_ahead``: does the viewer start
+    behind the list. Raises ``Misconfigured`` when the viewer
     is not installed in ``viewer_dir``.
     """
     limits = limits or Limits()
@@ -138,6 +140,7 @@ async def consumer_app(
         imports=imports,
         media=media,
         prefetch=ahead_of,
+        viewer_ahead=viewer_ahead,
     )
     doors = frozenset((*call_paths, CALLBACK_PATH, BACKCHANNEL_PATH, FRONTCHANNEL_PATH))
     app = Starlette(
@@ -215,6 +218,7 @@ def _routes(call_paths: Sequence[str]) -> list[Route]:
         Route("/appel/{call}/compte-rendu/{document}/image/{number:int}", reading.picture, methods=["GET"]),
         Route("/appel/{call}/images/{document}", viewer.images, methods=["GET"]),
         Route("/appel/{call}/comparaison", viewer.compare, methods=["GET"]),
+        Route("/visionneuse/attente/viewer", viewer.waiting, methods=["GET"]),
         Route(exam + "/etat", viewer.progress, methods=["GET"]),
         Route(exam + "/reprise", viewer.retry, methods=["POST"]),
         Route(exam + "/dicomweb/studies", dicomweb.studies, methods=["GET"]),

@@ -77,6 +77,11 @@ class Exam:
     reports: tuple[Document, ...]
 
     @property
+    def key(self) -> str:
+        """Names the line in addresses."""
+        return self.documents[0].key
+
+    @property
     def documents(self) -> tuple[Document, ...]:
         return (self.images, *self.reports) if self.images else self.reports
 

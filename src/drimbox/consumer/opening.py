@@ -17,11 +17,12 @@ from drimbox.consumer.exams import Document, Exam
 from drimbox.consumer.identity_check import DEFAULT_RULES, Difference, Rules, check_report, require_agreement
 from drimbox.consumer.image_identity import ImageIdentity
 from drimbox.consumer.kos import KosContent, KosReader
+from drimbox.consumer.local import LocalExam, differences_of, fetching, inspecting, is_of, manifest_of
 from drimbox.consumer.ports import AuditJournal, Dmp, HostLists, ReceivedImage, SeriesFetcher
 from drimbox.consumer.report_document import ReportDocument, read_report
 from drimbox.consumer.viewing import ExamImages
 from drimbox.foundation.clock import Clock
-from drimbox.foundation.errors import DrimboxError, Refused, Unavailable
+from drimbox.foundation.errors import DrimboxError, IdentityMismatch, Refused, Unavailable
 from drimbox.foundation.uids import new_secret
 from drimbox.images.client import SourceState
 from drimbox.manifest.manifest import Manifest, ManifestSeries
@@ -32,12 +33,14 @@ from drimbox.record.audit import Kind, Object, Thing
 class OpenExam:
     """An exam opened in the viewer; ``id`` is its opaque address. ``warnings`` are to be shown, in French.
 
+    ``kos_uid`` is empty for a study of the local PACS.
+
     ``differences`` are the traits of its KOS that are not the call's, and that it was opened with all the same;
     ``identity`` holds the traits of its images against the call's.
     """
 
     id: str
-    exam: Exam
+    exam: Exam | LocalExam
     kos_uid: str
     images: ExamImages
     warnings: tuple[str, ...]
@@ -107,9 +110,47 @@ class Opener:
         )
         return OpenExam(new_secret(), exam, manifest.kos_uid, images, (), content.differences, identity)
 
+    async def local(
+        self,
+        call: ContextualCall,
+        exam: LocalExam,
+        folder: Path,
+        *,
+        decided: bool = False,
+        used_names: Callable[[], Collection[str]] = tuple,
+    ) -> OpenExam:
+        """Prepare the fetch of a study of the local PACS, asked anew what it is and whose.
+
+        Raises ``Refused`` (``local-gone``), ``IdentityMismatch`` (``patient-differs``), ``TraitsDiffer``, and as the
+        PACS's finder.
+        """
+        require_consent(call)
+        study = await exam.archive.study(exam.study_uid)
+        if study is None or not study.series:
+            raise Refused(f"Cet examen n'est plus dans le PACS {exam.archive.id}", code="local-gone")
+        if not is_of(call, study):
+            raise IdentityMismatch(
+                f"L'examen du PACS {exam.archive.id} n'est pas au numéro local de l'appel. Rien n'est affiché",
+                code="patient-differs",
+            )
+        differences = differences_of(call, study, used_names())
+        require_agreement("dossier local", differences, self.rules, decided=decided, key=exam.key)
+        identity = ImageIdentity(call.traits, self.rules, used_names, exam.key)
+        identity.decided = decided
+        images = ExamImages(
+            manifest_of(call, study),
+            folder=folder / new_secret(),
+            fetch=fetching(exam.archive, study),
+            clock=self.clock,
+            parallel=self.parallel,
+            inspect=inspecting(call.ins, identity),
+        )
+        return OpenExam(new_secret(), exam, "", images, (), differences, identity)
+
     async def viewed(self, who: Consultant, call: ContextualCall, opened: OpenExam) -> None:
         """Write down that the professional opens the images (DB.CO.82)."""
-        objects = (Object(Thing.STUDY, opened.study_uid), Object(Thing.KOS, opened.kos_uid))
+        kos = (Object(Thing.KOS, opened.kos_uid),) if opened.kos_uid else ()
+        objects = (Object(Thing.STUDY, opened.study_uid), *kos)
         await self.journal.write(None, who.event(Kind.IMAGES_VIEWED, call.ins, objects))
 
     async def report(

@@ -22,6 +22,8 @@ from drimbox.national.dmp.retrieve import RetrievedDocument
 from drimbox.national.psc.client import LogoutNotice
 from drimbox.national.psc.tokens import Tokens
 from drimbox.national.psc.userinfo import UserInfo
+from drimbox.pacs.patient import HeldStudy
+from drimbox.pacs.study import Study
 from drimbox.record.audit import Event
 from drimbox.reports.report import normal_structure_id
 from drimbox.store.database import Connection
@@ -103,6 +105,19 @@ class LocalPacs(Protocol):
     async def held(self, study_uids: Sequence[str]) -> Mapping[str, int | None]: ...
 
 
+class LocalArchive(Protocol):
+    """A PACS of the site whose studies are shown beside those of other sites (``pacs.patient.PatientArchive``)."""
+
+    @property
+    def id(self) -> str: ...
+
+    async def studies(self, patient_id: str) -> Sequence[HeldStudy]: ...
+    async def study(self, study_uid: str) -> Study | None: ...
+    def fetch_series(
+        self, study: Study, series_uid: str, folder: Path
+    ) -> AbstractAsyncContextManager[AsyncIterator[ReceivedImage]]: ...
+
+
 class HostList(Protocol):
     """The signed list of DRIMboxes, as far as a caller needs it (``national.whitelist.Whitelist``)."""
 
@@ -127,7 +142,8 @@ class ConsumerStructure:
 
     ``id`` is its short name in the configuration; ``identifiers`` the Struct_IdNat by which a practice may name it;
     ``wado_tls`` presents its ORG AUTH_CLI to the other DRIMboxes; ``actor`` makes the one who acts at the DMP; ``pacs``
-    are those in which its studies are looked for; ``api`` gives the bearer that goes beside the VIHF (API PSC).
+    are those in which its studies are looked for; ``archives`` those whose studies of the patient can be shown too;
+    ``api`` gives the bearer that goes beside the VIHF (API PSC).
     """
 
     id: str
@@ -136,6 +152,7 @@ class ConsumerStructure:
     wado_tls: ssl.SSLContext
     actor: Callable[[VihfIdentity], DmpActor]
     pacs: tuple[LocalPacs, ...] = ()
+    archives: tuple[LocalArchive, ...] = ()
     api: ApiTokens | None = None
 
 

@@ -1,5 +1,5 @@
-"""What is found out about the rows once they are on the screen: what the local PACSs hold of them, what their KOS say,
-whether their sources answer, whether Pro Santé Connect does.
+"""What is found out about the rows once they are on the screen: what the local PACSs hold of them, and else of the
+patient, what their KOS say, whether their sources answer, whether Pro Santé Connect does.
 
 Everything runs beside the page and rings its bell. What does not answer is a trouble of its own, with another try:
 never "not there".
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,10 +19,12 @@ from drimbox.consumer.consultant import Consultant
 from drimbox.consumer.consultation import Bell, Trouble
 from drimbox.consumer.exams import Document, Exam
 from drimbox.consumer.kos import KosContent, KosOutcome, KosReader
-from drimbox.consumer.ports import LocalPacs, SeriesFetcher
+from drimbox.consumer.local import LocalExam, differences_of, is_of
+from drimbox.consumer.ports import LocalArchive, LocalPacs, SeriesFetcher
 from drimbox.consumer.professional import LoginEnded
 from drimbox.foundation.errors import DrimboxError, Unavailable
 from drimbox.images.client import SourceState
+from drimbox.record.audit import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ class Surroundings:
         self._call = call
         self._bell = bell
         self._held: dict[tuple[str, str], Presence] = {}
+        # By PACS: its studies of this patient, None while it is being asked.
+        self._local: dict[str, tuple[LocalExam, ...] | None] = {}
         self._kos: dict[str, KosOutcome] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._sources: dict[str, SourceState | None] = {}
@@ -102,6 +106,14 @@ class Surroundings:
                 found.append(min(known, key=lambda p: order.index(p.holding)))
         return tuple(found)
 
+    @property
+    def local(self) -> tuple[LocalExam, ...]:
+        """The studies of this patient in the PACSs of the site, as far as is known, newest first."""
+        return tuple(exam for exams in self._local.values() for exam in exams or ())
+
+    def local_exam(self, key: str) -> LocalExam | None:
+        return next((exam for exam in self.local if exam.key == key), None)
+
     def source_down(self, content: KosContent) -> bool:
         """Is one of the sources of this exam known not to answer?"""
         return any(self._sources.get(host) is SourceState.DEAD for host in content.sources)
@@ -120,6 +132,13 @@ class Surroundings:
         for document in wanted:
             if document not in small:
                 self._read(who, (document,))
+
+    def look_around(self, who: Consultant, used_names: Callable[[], Collection[str]] = tuple) -> None:
+        """Ask each PACS of the site, once, which studies of this patient it holds."""
+        for archive in who.structure.archives:
+            if archive.id not in self._local:
+                self._local[archive.id] = None
+                self._start(self._looked_around(who, archive, used_names))
 
     def check_login(self, who: Consultant) -> None:
         """Does Pro Santé Connect still answer? Images cannot be asked for without it; the rest can."""
@@ -182,6 +201,25 @@ class Surroundings:
         for uid in uids:
             state = Presence(pacs.id, Holding.HELD, held[uid]) if uid in held else Presence(pacs.id, Holding.ABSENT)
             self._held[pacs.id, uid] = state
+
+    async def _looked_around(
+        self, who: Consultant, archive: LocalArchive, used_names: Callable[[], Collection[str]]
+    ) -> None:
+        call, journal = self._call, self._means.kos.journal
+        try:
+            held = await archive.studies(call.local_id.value)
+        except DrimboxError as error:
+            await journal.write(None, who.event(Kind.PACS_QUERIED, call.ins, (), error))
+            text = f"Les examens du patient dans le PACS {archive.id} ne sont pas connus"
+            trouble = Trouble(f"local:{archive.id}", text, error.reason, error.code)
+            self._troubles[trouble.part] = (trouble, lambda: self._looked_around(who, archive, used_names))
+            return
+        await journal.write(None, who.event(Kind.PACS_QUERIED, call.ins, ()))
+        self._local[archive.id] = tuple(
+            LocalExam(archive, one, differences_of(call, one.study, used_names()))
+            for one in held
+            if is_of(call, one.study)
+        )
 
     def _put(self, pacs: LocalPacs, uids: Sequence[str], holding: Holding) -> None:
         self._held.update({(pacs.id, uid): Presence(pacs.id, holding) for uid in uids})

@@ -255,7 +255,7 @@ class ExamImages:
         self._left: set[asyncio.Task[None]] = set()
         self.series = {
             s.series_uid: SeriesImages(s, manifest.study_uid, folder / f"{n:04d}", clock, inspect)
-            for n, s in enumerate(ordered(manifest.series))
+            for n, s in enumerate(ordered(manifest.series, manifest.key_images))
         }
 
     @property
@@ -322,12 +322,16 @@ def _can_be_shown(header: Header) -> bool:
     return header.pixels is not None or f"{header.sop_class_uid}.".startswith(_SHOWN_WITHOUT_PIXELS)
 
 
-def ordered(series: Sequence[ManifestSeries]) -> tuple[ManifestSeries, ...]:
-    """Significant images first, then by series number, as the exam is to be opened (DB.CO.57, DB.CO.107)."""
+def ordered(series: Sequence[ManifestSeries], key_images: Collection[str] = ()) -> tuple[ManifestSeries, ...]:
+    """Significant images first, then the series of key images (IHE KIN), then by series number.
 
-    def rank(each: ManifestSeries) -> tuple[bool, bool, int]:
+    As the exam is to be opened (DB.CO.57, DB.CO.107, DB.VI-CS.34); ``key_images`` are SOP Instance UIDs.
+    """
+
+    def rank(each: ManifestSeries) -> tuple[bool, bool, bool, int]:
         classes = {i.sop_class_uid for i in each.instances}
         significant = bool(classes) and all(f"{uid}.".startswith(f"{_SECONDARY_CAPTURE}.") for uid in classes)
-        return (not significant, each.number is None, each.number or 0)
+        flagged = any(i.sop_instance_uid in key_images for i in each.instances)
+        return (not significant, not flagged, each.number is None, each.number or 0)
 
     return tuple(sorted(series, key=rank))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ TRAITS_DIFFER = "traits-differ"
 _FLUSH_EVERY = 0.5
 _GATHER_SECONDS, _GATHER_MOST = 0.25, 64
 _FLUSH_MOST = 100
+_PREPARED_AT_ONCE = 4
 _LOOK_AGAIN = (0.0, 0.3, 0.7, 1.0, 2.0, 4.0)
 _DISK = "Espace disque insuffisant sur la DRIMbox"
 
@@ -245,31 +247,52 @@ class Turn:
             await self._fetch(series, missing, login)
 
     async def _fetch(self, series: WantedSeries, missing: Collection[str], login: Login) -> None:
+        preparing: deque[asyncio.Task[Outgoing]] = deque()
         held_back: list[Outgoing] = []
         count = 0
         error: DrimboxError | None = None
+
+        async def prepared(most: int) -> None:
+            """Hand on what is prepared, in its order, until ``most`` are left that are not."""
+            nonlocal count
+            while len(preparing) > most:
+                one = await preparing[0]
+                preparing.popleft()
+                count += 1
+                self._staged.add(self._source_uid[one.sop_instance_uid])
+                self._progress = True
+                if self._means.whole_series:
+                    held_back.append(one)
+                else:
+                    self._ready.queue.put_nowait(one)
+                await self._flush(if_due=True)
+
         try:
             order, folder = self._order, self._staging.incoming
             fetching = self._means.fetcher.fetch(order.kos_uid, order.patient.ins, series, login, folder)
-            async with fetching as images:
-                async for image in images:
-                    uid = image.sop_instance_uid
-                    if uid not in missing:
-                        await in_thread(image.path.unlink)
-                        continue
-                    one = await in_thread(self._prepared, image.path, uid)
-                    count += 1
-                    self._staged.add(uid)
-                    self._progress = True
-                    if self._means.whole_series:
-                        held_back.append(one)
-                    else:
-                        self._ready.queue.put_nowait(one)
-                    await self._flush(if_due=True)
+            try:
+                async with fetching as images:
+                    async for image in images:
+                        uid = image.sop_instance_uid
+                        if uid not in missing:
+                            await in_thread(image.path.unlink)
+                            continue
+                        # While these are prepared, the next ones come.
+                        preparing.append(asyncio.create_task(in_thread(self._prepared, image.path, uid)))
+                        await prepared(_PREPARED_AT_ONCE)
+                    await prepared(0)
+            except IdentityMismatch:
+                raise
+            except (DrimboxError, OSError):
+                # What came whole and checked before it is stored; the failure is what is told.
+                with suppress(OSError):
+                    await prepared(0)
+                raise
             for one in held_back:
                 self._ready.queue.put_nowait(one)
         except IdentityMismatch as mismatch:
             error = mismatch
+            await asyncio.gather(*preparing, return_exceptions=True)
             await self._drop_series(series, mismatch)
         except (Refused, Rejected) as refusal:
             error = refusal
@@ -282,6 +305,9 @@ class Turn:
         except OSError:
             _log.error("an import has no room on the disk")
             error = self._fetch_error = Unavailable(_DISK, code="disk")
+        finally:
+            # Whatever became of the rest: nothing is written behind the back of who comes after.
+            await asyncio.gather(*preparing, return_exceptions=True)
         await self._fetched(series, count, error)
 
     def _prepared(self, path: Path, uid: str) -> Outgoing:
@@ -322,6 +348,9 @@ class Turn:
             try:
                 await self._send(target, batch)
                 await self._convert(target)
+                if self._ready.queue.empty():
+                    # A source that is slow, or stands still, is no reason not to tell what is stored.
+                    await self._flush()
             except (Unavailable, OutcomeUnknown, Rejected) as error:
                 self._send_error = error
                 return

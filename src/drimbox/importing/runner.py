@@ -106,7 +106,12 @@ class Runner:
         if clock.monotonic() - self._forgotten_at > _FORGET_EVERY:
             await ledger.forget(clock.now() - self._keep)
             self._forgotten_at = clock.monotonic()
-        for order in await ledger.due(clock.now()):
+        due = await ledger.due(clock.now())
+        for order in due:
+            # Asked of another box on the same database: here it is read, within a second.
+            if order.cancelled and order.id in self._tasks and order.id not in self._cancelled:
+                self.cancel(order.id)
+        for order in due:
             if len(self._tasks) >= self._parallel:
                 break
             key = (order.target, order.stored_as)
@@ -133,6 +138,7 @@ class Runner:
     def _over(self, order_id: int) -> None:
         self._tasks.pop(order_id, None)
         self._keys.pop(order_id, None)
+        self._cancelled.discard(order_id)
         self.wake()
 
     async def _turn(self, order: Import) -> None:

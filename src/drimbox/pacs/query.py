@@ -47,7 +47,7 @@ class PacsStudyFinder:
         return await self._link.query(uids.STUDY_ROOT_FIND, work)
 
 
-class _Found:
+class Found:
     """One answer: the values of its attributes, decoded when asked. Raises ``Refused`` for what is no data set."""
 
     __slots__ = ("_values",)
@@ -106,7 +106,7 @@ class _Query:
     def _instances(self, key: dict[Tag, str], announced: int | None) -> tuple[Instance, ...]:
         return self._assembly.instances(self._find("IMAGE", key, IMAGE_KEYS), announced)
 
-    def _find(self, level: str, key: dict[Tag, str], wanted: tuple[Tag, ...]) -> Iterator[_Found]:
+    def _find(self, level: str, key: dict[Tag, str], wanted: tuple[Tag, ...]) -> Iterator[Found]:
         """The answers of one successful query; everything else is an error."""
         for answer in self._association.find(uids.STUDY_ROOT_FIND, encoder(level, key, wanted)):
             match status.kind(answer.response.status):
@@ -117,7 +117,7 @@ class _Query:
                 case _:
                     self._failed(answer.response.status)
 
-    def _believed(self, answer: Answer, key: dict[Tag, str]) -> _Found:
+    def _believed(self, answer: Answer, key: dict[Tag, str]) -> Found:
         self._answers += 1
         if self._answers > self._pacs.max_answers:
             # The association is aborted on the way out: the PACS stops.
@@ -125,7 +125,7 @@ class _Query:
         if time.monotonic() > self._end:
             raise self._assembly.too_slow()
         try:
-            found = _Found(answer.identifier or b"", answer.transfer_syntax)
+            found = Found(answer.identifier or b"", answer.transfer_syntax)
         except Refused as error:
             raise self._assembly.unreadable() from error
         self._assembly.check_about(found, key)

@@ -60,8 +60,11 @@ class Screen:
         self._browser = browser
         self._mesh = mesh
 
-    async def opened(self, images: int) -> Times:
-        """From the RIS to the list, then the click on the exam, in a tab that is closed afterwards."""
+    async def opened(self, images: int, *, reading: float) -> Times:
+        """From the RIS to the list, which is looked at for ``reading`` seconds, then the click on the exam.
+
+        In a tab that is closed afterwards.
+        """
         ris = await self._browser.new_page()
         await ris.goto(self._mesh.ris_b)
         async with self._browser.expect_page() as opening:
@@ -70,6 +73,7 @@ class Screen:
         await page.wait_for_load_state()
         await self._admitted(page)
         address = await self._address(page)
+        await asyncio.sleep(reading)
         begun = time.monotonic()
         await page.click(f'a[href="{urlsplit(address).path}"]')
         picture = await self._picture(page, begun)

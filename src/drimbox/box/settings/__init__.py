@@ -68,6 +68,11 @@ class Settings(Section):
             check_targets(self.consumer.imports.targets, {p.id: p.dicomweb is not None for p in self.pacs})
         if self.link is not None:
             check_link(self.link, source=self.source is not None, market=self.market_certificate)
+        if self.psc.proxy is not None and not self.psc.proxy_token and self.dmp.consultation == "API_PSC":
+            raise ValueError(
+                "dmp.consultation API_PSC échange le jeton PSC contre celui du DMP : avec psc.proxy, "
+                "psc.proxy_token doit dire où le proxy e-Santé le donne"
+            )
         if self.source is None and self.consumer is None:
             raise ValueError("ni [source] ni [consumer] : la DRIMbox ne ferait rien")
         if self.source is not None and not self.pacs:

@@ -10,6 +10,7 @@ from pydantic import Field
 from drimbox.box.settings.common import IssuerCx4, Seconds, TlsServer
 from drimbox.box.settings.importing import ConsumerCacheSection, ImportSection, MediaSection, WorkstationsSection
 from drimbox.box.settings.listing import AccessSection, IdentitySection, ListSection
+from drimbox.box.settings.local import LocalStudiesSection
 
 
 class ConsumerSection(TlsServer):
@@ -48,6 +49,11 @@ class ConsumerSection(TlsServer):
     viewer_dir: Path | None = Field(
         None, description="folder of the OHIF viewer; none: the one that `drimbox viewer install` made"
     )
+    viewer_ahead: bool = Field(
+        True,
+        description="start the viewer behind the list of exams, in the tab that is looked at, so that the exam that is "
+        "opened is on the screen sooner; it takes some hundred megabytes of the workstation's memory",
+    )
     syntaxes_view: tuple[str, ...] = Field(
         (
             "1.2.840.10008.1.2.4.50 1.2.840.10008.1.2.4.51",
@@ -66,6 +72,7 @@ class ConsumerSection(TlsServer):
     cache: ConsumerCacheSection = ConsumerCacheSection()
     media: MediaSection = MediaSection()
     workstations: WorkstationsSection | None = None
+    local: LocalStudiesSection = LocalStudiesSection()
     max_series_bytes: int = Field(8 * 2**30, ge=2**20, description="a longer answer of a source is cut off and refused")
     min_free_bytes: int = Field(
         2**30, ge=0, description="images stop coming when less than this would stay free on the disk of `state_dir`"

@@ -20,7 +20,9 @@
   const renew = (text) => {
     const focus = list.contains(document.activeElement) ? document.activeElement.id : "";
     const ticked = [...list.querySelectorAll("input:checked[id]")].map((box) => box.id);
+    const unfolded = [...list.querySelectorAll("details[open][id]")].map((part) => part.id);
     list.innerHTML = text;
+    for (const id of unfolded) document.getElementById(id)?.setAttribute("open", "");
     for (const id of ticked) {
       const box = document.getElementById(id);
       if (box) box.checked = true;
@@ -50,10 +52,13 @@
         });
         failures = 0;
       } catch {
+        if (!list.isConnected) break;
         if ((failures += 1) > 20) return location.reload();
         await pause(2000);
         continue;
       }
+      // An exam has taken the place of the list.
+      if (!list.isConnected) break;
       if (answer.headers.get("X-Drimbox-Go")) return location.replace(answer.headers.get("X-Drimbox-Go"));
       if (answer.status === 204) continue;
       if (answer.status !== 200) return location.reload();

@@ -2,14 +2,22 @@
 // there. Here it gets them as the images come, and what it shows grows in the order of arrival; once the series is
 // whole it is arranged as any other.
 "use strict";
-window.drimboxArrival = (base) => {
+window.drimboxArrival = (place) => {
+  // Where a viewer that was started ahead finds its images is known later.
+  const base = typeof place === "function" ? place : () => place;
   const GROWING_FROM = 4;
   const IMAGES_APART = ["CR", "DX", "MG"];
+
+  // What is on the screen comes before what is not: reading the headers of hundreds of images takes its time.
+  const PATIENCE = 5000;
+  let drawn = null;
+  const first = new Promise((resolve) => (drawn = resolve));
+  const something = () => Promise.race([first, new Promise((resolve) => setTimeout(resolve, PATIENCE))]);
 
   // One question at a time for all series, however many wait: a browser opens few connections to one host.
   let asking = null;
   const state = () => {
-    asking ??= fetch(`${base}/etat`)
+    asking ??= fetch(`${base()}/etat`)
       .then((answer) => (answer.ok ? answer.json() : null))
       .catch(() => ({ series: [] }))
       .finally(() => setTimeout(() => (asking = null), 300));
@@ -23,7 +31,7 @@ window.drimboxArrival = (base) => {
 
   // The headers of the images that came after the first `from`; none once nothing more will come.
   const headers = async (study, uid, from) => {
-    const answer = await fetch(`${base}/dicomweb/studies/${study}/series/${uid}/arrivees?depuis=${from}`);
+    const answer = await fetch(`${base()}/dicomweb/studies/${study}/series/${uid}/arrivees?depuis=${from}`);
     if (!answer.ok) throw new Error(`the series cannot be had: ${answer.status}`);
     return answer.json();
   };
@@ -162,6 +170,7 @@ window.drimboxArrival = (base) => {
 
     const follow = async (study, uid, store, from) => {
       let count = from;
+      await something();
       for (;;) {
         const more = await headers(study, uid, count);
         if (!more.length) break;
@@ -197,5 +206,5 @@ window.drimboxArrival = (base) => {
     };
   };
 
-  return { state, beginning };
+  return { state, beginning, drawn };
 };

@@ -1,14 +1,33 @@
 // The settings of OHIF: images come from this exam's own address (of the consumer's viewer, or of a visit by the link in
 // a report) and from nowhere else, in French, without study list.
+// Started ahead, behind the list, it waits until the page tells it which exam it is to show, once.
 "use strict";
 (() => {
-  const base = /^\/(?:visionneuse|visite)\/[A-Za-z0-9_-]+/.exec(location.pathname)[0];
+  const own = /^\/(?:visionneuse|visite)\/[A-Za-z0-9_-]+/;
+  const place = own.exec(location.pathname)[0];
+  const ahead = place === "/visionneuse/attente";
+  let base = place;
+  let query = new URLSearchParams(location.search);
+  const opened = ahead
+    ? new Promise((resolve) => {
+        const told = (event) => {
+          const asked = event.data;
+          if (event.origin !== location.origin || event.source !== parent || asked?.drimbox !== "open") return;
+          removeEventListener("message", told);
+          base = own.exec(asked.base)[0];
+          query = new URLSearchParams(asked.query);
+          resolve();
+        };
+        addEventListener("message", told);
+        parent.postMessage({ drimbox: "ahead" }, location.origin);
+      })
+    : Promise.resolve();
   window.PUBLIC_URL = "/";
   window.browserImportFunction = (name) => import(name);
   localStorage.setItem("i18nextLng", "fr");
 
   const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
-  const arrival = window.drimboxArrival(base);
+  const arrival = window.drimboxArrival(() => base);
   const tools = window.drimboxTools();
 
   // The series start in the order of the exam, significant images first; OHIF would take the lowest series number.
@@ -55,6 +74,7 @@
     if (!events) return setTimeout(tell, 100);
     const told = (event) => {
       document.removeEventListener(events.IMAGE_RENDERED, told, true);
+      arrival.drawn();
       requestAnimationFrame(() => parent.postMessage({ drimbox: "image" }, location.origin));
     };
     // These events do not bubble: they are caught on their way down.
@@ -75,6 +95,16 @@
           const entry = known.getModuleEntry("@ohif/extension-default.dataSourcesModule.dicomweb");
           const makeSource = (name) => entry.createDataSource({ ...configuration, name }, servicesManager, known);
           const source = entry.createDataSource(configuration, servicesManager, known);
+          if (ahead) {
+            const initialize = source.initialize;
+            source.initialize = async (options) => {
+              // What draws is made now too: the first image then only has to be drawn.
+              servicesManager.services.cornerstoneViewportService?.getRenderingEngine?.();
+              await opened;
+              return initialize(options);
+            };
+            source.getStudyInstanceUIDs = () => query.getAll("StudyInstanceUIDs");
+          }
           const metadata = source.retrieve.series.metadata;
           source.retrieve.series.metadata = async (options = {}) => {
             // Fusion takes both volumes, each of them whole.
@@ -84,7 +114,7 @@
             const told = asked[0].ok ? await asked[0].json() : { series: [] };
             const order = told.series.map((series) => series.uid);
             // The series that the user asked for comes before all others.
-            const wanted = new URLSearchParams(location.search).get("serie");
+            const wanted = query.get("serie");
             if (order.includes(wanted)) order.unshift(wanted);
             const loads = patient(order, begin)(asked[1]);
             if (options.returnPromises) return loads;
@@ -98,7 +128,7 @@
   };
 
   window.config = {
-    routerBasename: base,
+    routerBasename: place,
     extensions: [images],
     modes: [],
     customizationService: [tools.customizations],
@@ -118,6 +148,8 @@
         configuration: {
           friendlyName: "DRIMbox",
           name: "drimbox",
+          // Read when the exam is known.
+          onConfiguration: (set) => ({ ...set, qidoRoot: `${base}/dicomweb`, wadoRoot: `${base}/dicomweb` }),
           qidoRoot: `${base}/dicomweb`,
           wadoRoot: `${base}/dicomweb`,
           qidoSupportsIncludeField: false,

@@ -14,6 +14,8 @@
   for (const frame of document.querySelectorAll("iframe.viewer, iframe.report")) {
     frame.addEventListener("load", () => frame.contentWindow && listen(frame.contentWindow));
   }
+  // The viewer that was started behind the list, and what else came with it.
+  document.addEventListener("drimbox:frame", (event) => listen(event.detail));
   const leave = () => {
     // What is on the screen goes at once, whatever the new page takes to come.
     document.body.replaceChildren();

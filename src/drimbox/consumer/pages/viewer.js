@@ -62,7 +62,9 @@
     const taken = state.series.reduce((sum, series) => sum + series.withdrawn, 0);
     if (taken > withdrawn) {
       gone();
-      if (!nothing) frame.contentWindow.location.reload();
+      // One that was started ahead has an address that shows nothing.
+      if (!nothing && frame.dataset.src) frame.src = frame.dataset.src;
+      else if (!nothing) frame.contentWindow.location.reload();
       else frame.removeAttribute("src");
     }
     withdrawn = taken;

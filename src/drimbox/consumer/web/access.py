@@ -10,8 +10,10 @@ from starlette.responses import Response
 
 from drimbox.consumer.call import Consent
 from drimbox.consumer.consultant import Consultant, consultant
+from drimbox.consumer.exams import Document
 from drimbox.consumer.identity_check import TraitsDiffer
 from drimbox.consumer.image_identity import CODE as IMAGE_TRAITS
+from drimbox.consumer.local import LocalExam
 from drimbox.consumer.permission import (
     EMERGENCY_REASONS,
     Barred,
@@ -148,20 +150,26 @@ async def decide(request: Request) -> Response:
     back = way_back(fields, call)
     desk = desk_of(request)
     document = call.document(key)
-    if document is None:
+    local = call.surroundings.local_exam(key) if call.surroundings is not None else None
+    if document is None and local is None:
         raise Refused("Ce document n'est plus dans la liste", code="form")
     opened = call.exams.get(key)
     of_images = first(fields, "objet") == "images"
     if of_images and (opened is None or opened.identity is None):
         raise Refused("Cet examen n'est plus ouvert", code="form")
-    objects = (Object(Thing.KOS if document.entry.is_kos else Thing.DOCUMENT, document.entry.unique_id),)
-    await desk.journal.write(None, who.event(Kind.IDENTITY_DECIDED, call.call.ins, objects))
+    await desk.journal.write(None, who.event(Kind.IDENTITY_DECIDED, call.call.ins, (_decided_on(document, local),)))
     if of_images and opened is not None and opened.identity is not None:
         opened.identity.decided = True
         opened.images.resume(IMAGE_TRAITS)
     else:
         call.decided.add(key)
     return see_other(back)
+
+
+def _decided_on(document: Document | None, local: LocalExam | None) -> Object:
+    if document is None:
+        return Object(Thing.STUDY, local.study_uid if local is not None else "")
+    return Object(Thing.KOS if document.entry.is_kos else Thing.DOCUMENT, document.entry.unique_id)
 
 
 async def image_differences(request: Request) -> Response:

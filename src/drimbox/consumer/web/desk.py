@@ -84,6 +84,7 @@ class Desk:
     imports: ImportDesk | None = None
     media: MediaDesk | None = None
     prefetch: Prefetcher | None = None
+    viewer_ahead: bool = True
 
 
 def desk_of(request: Request) -> Desk:

@@ -14,6 +14,7 @@ from drimbox.consumer.consultant import Consultant
 from drimbox.consumer.consultation import Consultation, Failed, Finding, Found, Question, consult
 from drimbox.consumer.exams import Document, Exam, Order, counted_by_type, in_order
 from drimbox.consumer.kos import KosContent
+from drimbox.consumer.local import LocalExam
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.permission import Barred
 from drimbox.consumer.sessions import Gone, OpenCall, Session
@@ -42,16 +43,19 @@ async def listing(request: Request, session: Session, call: OpenCall) -> Respons
         if error.code != "structure-unknown":
             raise
         return page(request, "structure.html", session=session, call=call, reason=error.reason)
-    surroundings_of(request, call).check_login(who)
+    around = surroundings_of(request, call)
+    around.check_login(who)
+    around.look_around(who, lambda: used_names(call))
     order = request.query_params.get("tri", call.order)
     call.order = Order(order) if order in set(Order) else Order.DATE
     finding = await _finding(call, _PATIENCE)
-    if session.calls.get(call.id) is not call or call.consultation is None:
+    if session.calls.get(call.id) is not call:
         raise Gone("Cette liste n'est plus celle de ce navigateur : revenez à la liste des examens")
+    consultation = search(request, session, call)
     go = _direct(call, finding)
     if go:
         return see_other(go)
-    return page(request, "exams.html", session=session, call=call, **_shown(request, call, who))
+    return page(request, "exams.html", session=session, call=call, **_shown(request, call, who, consultation))
 
 
 async def fragment(request: Request) -> Response:
@@ -59,20 +63,21 @@ async def fragment(request: Request) -> Response:
     session = session_of(request, active=False)
     call = call_of(request, session)
     who = ready(request, session, call)
-    if call.consultation is None:
-        raise Gone("La liste n'est plus à jour : rechargez la page")
+    search(request, session, call)
     seen = request.query_params.get("vu", "")
     if seen.isdecimal() and len(seen) < 10:
         if await call.bell.beyond(int(seen), _LONG_PATIENCE) == int(seen):
             return Response(status_code=204, headers={"X-Drimbox-Version": seen})
     else:
         await _finding(call, _LONG_PATIENCE)
-    if session.calls.get(call.id) is not call or call.consultation is None:
+    if session.calls.get(call.id) is not call:
         raise Gone("La liste n'est plus à jour : rechargez la page")
-    go = _direct(call, call.consultation.finding if not call.consultation.searching else None)
+    # Another tab may have asked with other criteria meanwhile: its search is the one that is shown.
+    consultation = search(request, session, call)
+    go = _direct(call, consultation.finding if not consultation.searching else None)
     if go:
         return Response(status_code=204, headers={"X-Drimbox-Go": go})
-    shown = _shown(request, call, who)
+    shown = _shown(request, call, who, consultation)
     answer = page(request, "list.html", session=session, call=call, **shown)
     answer.headers["X-Drimbox-Version"] = str(shown["version"])
     answer.headers["X-Drimbox-Busy"] = "1" if shown["busy"] else "0"
@@ -115,11 +120,11 @@ async def again(request: Request) -> Response:
     return see_other(f"/appel/{call.id}")
 
 
-def search(request: Request, session: Session, call: OpenCall) -> None:
+def search(request: Request, session: Session, call: OpenCall) -> Consultation:
     """Ask the DMP, unless that is already being done or has been done with these criteria."""
     who = ready(request, session, call)
     if call.consultation is not None:
-        return
+        return call.consultation
     desk = desk_of(request)
     question = Question(
         who, call.call, call.filters, desk.report_types, call.last_visit, news_days=desk.listing.news_days
@@ -131,6 +136,7 @@ def search(request: Request, session: Session, call: OpenCall) -> None:
         call.bell,
         former,
     )
+    return call.consultation
 
 
 async def ask_again(call: OpenCall) -> None:
@@ -173,6 +179,14 @@ async def open_exam(request: Request, who: Consultant, call: OpenCall, exam: Exa
     )
 
 
+async def open_local(request: Request, who: Consultant, call: OpenCall, exam: LocalExam) -> OpenExam:
+    """Open a study of the local PACS. Raises as ``Opener.local``."""
+    decided = exam.key in call.decided
+    return await desk_of(request).opener.local(
+        call.call, exam, call.folder, decided=decided, used_names=lambda: used_names(call)
+    )
+
+
 def surroundings_of(request: Request, call: OpenCall) -> Surroundings:
     """What is known around the rows of this call."""
     if call.surroundings is None:
@@ -203,10 +217,8 @@ def _direct(call: OpenCall, finding: Finding | None) -> str:
     return f"/appel/{call.id}/images/{images[0].key}" if len(images) == 1 else ""
 
 
-def _shown(request: Request, call: OpenCall, who: Consultant) -> dict[str, Any]:
+def _shown(request: Request, call: OpenCall, who: Consultant, consultation: Consultation) -> dict[str, Any]:
     """What the list's template shows. Rows that get on the screen begin to be looked into."""
-    consultation = call.consultation
-    assert consultation is not None
     finding = consultation.finding
     found = consultation.shown
     surroundings = surroundings_of(request, call)

@@ -21,6 +21,7 @@ _OURS = {
     "ohif.css": "text/css",
     **dict.fromkeys(
         (
+            "ahead.js",
             "beside.js",
             "device.js",
             "exams.js",
@@ -52,13 +53,21 @@ async def viewers(request: Request) -> Response:
     return answer
 
 
+def _kept_for(file: StaticFile) -> str:
+    """Names that change with their content last; the rest of the installed viewer changes with an upgrade of the box,
+    our own files at any time."""
+    if file.lasting:
+        return "public, max-age=31536000, immutable"
+    return "no-cache" if file.path.is_relative_to(PAGES) else "public, max-age=3600"
+
+
 async def _served(request: Request, file: StaticFile | None) -> Response:
     if file is None:
         raise Gone
     squeezed = file.compressed is not None and "gzip" in request.headers.get("accept-encoding", "")
     path = file.compressed if squeezed and file.compressed is not None else file.path
     headers = {
-        "Cache-Control": "public, max-age=31536000, immutable" if file.lasting else "no-cache",
+        "Cache-Control": _kept_for(file),
         "Vary": "Accept-Encoding",
         **({"Content-Encoding": "gzip"} if squeezed else {}),
     }

@@ -8,13 +8,14 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from drimbox.consumer.exams import Exam
+from drimbox.consumer.exams import Document, Exam
 from drimbox.consumer.image_identity import CODE as IMAGE_TRAITS
+from drimbox.consumer.local import LocalExam
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.sessions import Gone, OpenCall, Session
 from drimbox.consumer.views import MAX_EXAMS, View, view_of
 from drimbox.consumer.web.desk import call_of, desk_of, form_of, here, page, ready, see_other, session_of
-from drimbox.consumer.web.documents import found_document, open_exam, search
+from drimbox.consumer.web.documents import found_document, open_exam, open_local, search, surroundings_of
 from drimbox.consumer.web.policies import OHIF_POLICY
 from drimbox.foundation.errors import Busy, Refused
 from drimbox.foundation.uids import new_secret
@@ -27,12 +28,12 @@ async def images(request: Request) -> Response:
     """Open the images of an exam: once for the whole session, however many tabs ask."""
     session = session_of(request)
     call = call_of(request, session)
-    ready(request, session, call)
+    surroundings_of(request, call).look_around(ready(request, session, call))
     search(request, session, call)
     key = request.path_params["document"]
-    exam, document = await found_document(call, key)
-    if document.warning and key not in call.warned:
-        return page(request, "warning.html", session=session, call=call, document=document, target=here(request))
+    exam, warning = await _named(call, key)
+    if warning is not None:
+        return page(request, "warning.html", session=session, call=call, document=warning, target=here(request))
     opened = await _opened(request, session, call, key, exam)
     wanted = _wanted(request, opened)
     opened.images.start(first=wanted)
@@ -40,7 +41,7 @@ async def images(request: Request) -> Response:
 
 
 async def compare(request: Request) -> Response:
-    """Several exams of the list in one viewer, side by side; each is opened as it would be alone."""
+    """Several exams of the list, or of the local PACS, in one viewer, side by side; each is opened as if alone."""
     session = session_of(request)
     call = call_of(request, session)
     ready(request, session, call)
@@ -48,13 +49,16 @@ async def compare(request: Request) -> Response:
     keys = tuple(dict.fromkeys(request.query_params.getlist("examen")))
     if not 2 <= len(keys) <= MAX_EXAMS:
         raise Refused(f"Choisissez de deux à {MAX_EXAMS} examens à comparer", code="compare")
-    found = [await found_document(call, key) for key in keys]
-    for key, (_, document) in zip(keys, found, strict=True):
-        if document.warning and key not in call.warned:
-            return page(request, "warning.html", session=session, call=call, document=document, target=here(request))
+    found = [await _named(call, key) for key in keys]
+    for _, warning in found:
+        if warning is not None:
+            return page(request, "warning.html", session=session, call=call, document=warning, target=here(request))
     exams = tuple(
         [await _opened(request, session, call, key, exam) for key, (exam, _) in zip(keys, found, strict=True)]
     )
+    if len({exam.study_uid for exam in exams}) < len(exams):
+        # One study may be here and elsewhere; in one viewer it has one place.
+        raise Refused("C'est deux fois le même examen : il n'y a rien à comparer", code="compare")
     view = next((v for v in call.views.values() if v.exams == exams), None)
     if view is None:
         view = View(new_secret(), exams)
@@ -109,6 +113,18 @@ async def shell(request: Request) -> Response:
     """The page in which OHIF runs; it reads from the address which exams it shows."""
     session = session_of(request)
     opened_of(request, session)
+    return _ohif(request)
+
+
+async def waiting(request: Request) -> Response:
+    """The same without any exam, behind the list of who is logged in: it is told later what to show."""
+    professional = session_of(request, active=False).professional
+    if professional is None or professional.ended:
+        raise Gone
+    return _ohif(request)
+
+
+def _ohif(request: Request) -> Response:
     viewer = desk_of(request).viewer
     scripts = "".join(f'<script src="/statique/{name}"></script>' for name in _SCRIPTS)
     text = (
@@ -147,7 +163,16 @@ def opened_of(request: Request, session: Session) -> tuple[OpenCall, View]:
     raise Gone
 
 
-async def _opened(request: Request, session: Session, call: OpenCall, key: str, exam: Exam) -> OpenExam:
+async def _named(call: OpenCall, key: str) -> tuple[Exam | LocalExam, Document | None]:
+    """What an address names, and the document that must be warned of before it is opened. Raises ``Gone``."""
+    local = call.surroundings.local_exam(key) if call.surroundings is not None else None
+    if local is not None:
+        return local, None
+    exam, document = await found_document(call, key)
+    return exam, document if document.warning and key not in call.warned else None
+
+
+async def _opened(request: Request, session: Session, call: OpenCall, key: str, exam: Exam | LocalExam) -> OpenExam:
     """The exam, opened now if it is not yet, its images on their way. Raises ``Busy``, ``Gone``, and as ``Opener``."""
     desk = desk_of(request)
     async with call.opening:
@@ -156,7 +181,11 @@ async def _opened(request: Request, session: Session, call: OpenCall, key: str, 
             if len(call.exams) >= desk.limits.exams_per_call:
                 raise Busy("Trop d'examens ouverts pour ce patient", code="exams-open")
             practice = call.practice
-            opened = await open_exam(request, ready(request, session, call), call, exam)
+            who = ready(request, session, call)
+            if isinstance(exam, LocalExam):
+                opened = await open_local(request, who, call, exam)
+            else:
+                opened = await open_exam(request, who, call, exam)
             if session.calls.get(call.id) is not call or call.practice is not practice:
                 # Closed, or opened under another practice, while the DMP was answering.
                 await opened.close()
@@ -186,6 +215,7 @@ async def _shown(request: Request, session: Session, call: OpenCall, view: View,
         call=call,
         view=view,
         others=_others(call, view),
+        neighbours=_neighbours(call, view),
         fusion=bool(modalities & _PETS) and "CT" in modalities,
         wanted=wanted,
         opened_query=urlencode(
@@ -200,4 +230,17 @@ def _others(call: OpenCall, view: View) -> list[Exam]:
     if found is None or len(view.exams) >= MAX_EXAMS:
         return []
     shown = {exam.exam.images.key for exam in view.exams if exam.exam.images is not None}
-    return [exam for exam in found.exams if exam.images is not None and exam.images.key not in shown]
+    uids = set(view.study_uids)
+    return [
+        exam
+        for exam in found.exams
+        if exam.images is not None and exam.images.key not in shown and not uids & set(exam.images.entry.study_uids())
+    ]
+
+
+def _neighbours(call: OpenCall, view: View) -> list[LocalExam]:
+    """The studies of the local PACS that may be put beside these, newest first."""
+    if call.surroundings is None or len(view.exams) >= MAX_EXAMS:
+        return []
+    shown = set(view.study_uids)
+    return [exam for exam in call.surroundings.local if exam.study_uid not in shown]
