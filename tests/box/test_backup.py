@@ -182,9 +182,10 @@ def test_a_restore_replaces_nothing(tmp_path: Path, dsn: str, empty_dsn: str, au
     assert (refused.exit_code, "d'autres clés" in refused.output) == (1, True)
     assert [path.name for path in keys.iterdir()] == ["vault.key"]
     assert dumping.is_empty(empty_dsn)
-    production = box_file(tmp_path / "production", authority, empty_dsn, environment="production")
+    of_production = TestAuthority(tmp_path / "pki", production=True)
+    production = box_file(tmp_path / "production", of_production, empty_dsn, environment="production")
     refused = drimbox("restore", target, "--config", production)
-    assert (refused.exit_code, "ne se mélangent pas" in refused.output) == (1, True)
+    assert (refused.exit_code, "ne se mélangent pas" in refused.output) == (1, True), refused.output
     assert dumping.is_empty(empty_dsn)
 
 

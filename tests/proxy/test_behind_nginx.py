@@ -11,7 +11,7 @@ import ssl
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,13 +27,17 @@ from starlette.routing import Route
 from drimbox.box.config import load
 from drimbox.box.fronting import served
 from drimbox.box.nginx import nginx_configuration, write_authorities
+from drimbox.box.places import places_of
 from drimbox.box.settings.common import ProxySection, TlsServer
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Unavailable
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_proxy import ADDRESS_FIELD, CERTIFICATE_FIELD
 from drimbox.foundation.http_server import SocketFile, client_certificate, serving
+from drimbox.keyring.keeper import Keyring
+from drimbox.keyring.places import Place
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
+from drimbox.trust.fitness import Demand
 from drimbox.trust.keystore import load_credential
 from drimbox.trust.probe import probed
 from drimbox.trust.tls import client_context, load_trust, server_context
@@ -93,6 +97,12 @@ def section(server: PemPair, port: int, proxy: ProxySection | None, public: int 
             "proxy": proxy,
         }
     )
+
+
+def shown(one: TlsServer, trust: TrustWatch) -> AbstractAsyncContextManager[None]:
+    """A listener that asks for certificates, as its section says."""
+    ring = Keyring([Place("tls", "box", "db", one.tls.source, Demand)], SystemClock())
+    return served(app(), one, trust, SystemClock(), ring, "tls", client_certificates=True)
 
 
 def settings_toml(folder: Path, pki: TestAuthority, server: PemPair, auth: PemPair, sign: PemPair, port: int) -> Path:
@@ -182,8 +192,10 @@ async def front(
     assert settings.console is not None
     async with AsyncExitStack() as stack:
         clock = SystemClock()
-        await stack.enter_async_context(served(app(), settings.source.wado, trust, clock, client_certificates=True))
-        await stack.enter_async_context(served(app(), settings.console, trust, clock))
+        ring = Keyring(places_of(settings, lambda: trust.trust), clock)
+        db = served(app(), settings.source.wado, trust, clock, ring, "source.wado.tls", client_certificates=True)
+        await stack.enter_async_context(db)
+        await stack.enter_async_context(served(app(), settings.console, trust, clock, ring, "console.tls"))
         stack.enter_context(nginx(tmp_path / "nginx", nginx_configuration(settings)))
         yield Front(free_port, tmp_path, pki, trust)
 
@@ -326,7 +338,7 @@ async def test_a_proxy_on_another_machine_proves_who_it_is(
     async def status(pair: PemPair | None, address: str, headers: dict[str, str]) -> int:
         chosen = ProxySection(addresses=(address,), roots=(pki.roots,), names=("front.example.test",))
         one = section(server, free_port, chosen)
-        async with served(app(), one, trust, SystemClock(), client_certificates=True), HttpClient() as http:
+        async with shown(one, trust), HttpClient() as http:
             reply = await http.send("GET", f"https://localhost:{free_port}/who", tls=client(pki, pair), headers=headers)
             return reply.status
 
@@ -365,7 +377,7 @@ async def test_what_a_proxy_may_say(
     trust = TrustWatch([pki.roots], pki.revocation_lists)
     words = {"GOOD": pem(auth), "SIGN": pem(issue(Profile.ORG_SIGN, "sign"))}
     one = section(server, 9, ProxySection(socket=tmp_path / "x.sock"))
-    async with served(app(), one, trust, SystemClock(), client_certificates=True):
+    async with shown(one, trust):
         lines = "".join(f"{name}: {words.get(value, value)}\r\n" for name, value in fields)
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "x.sock"))
         writer.write(f"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n".encode())

@@ -247,7 +247,7 @@ def _files(settings: Settings, lines: Mapping[tuple[str | int, ...], int], stric
             yield Mistake(_dotted(place), _nearest(place, lines), "fichier absent", f"Déposez {value.name}.")
     trust: TrustStore | None = None
     try:
-        trust = load_trust(settings.trust.roots, settings.trust.revocation_lists)
+        trust = load_trust(settings.trust.roots, settings.trust.revocation_lists, quiet=True)
     except Misconfigured as error:
         place = ("trust", "roots")
         yield Mistake(_dotted(place), _nearest(place, lines), error.reason, "Installez les racines de l'IGC-Santé.")

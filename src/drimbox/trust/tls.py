@@ -54,13 +54,17 @@ TLS12_SUITES = ":".join(
 
 
 def load_trust(
-    roots: Sequence[Path], revocation_lists: Sequence[Path] = (), fetched: RevocationLists | None = None
+    roots: Sequence[Path],
+    revocation_lists: Sequence[Path] = (),
+    fetched: RevocationLists | None = None,
+    *,
+    quiet: bool = False,
 ) -> TrustStore:
     """Read the pinned authorities (PEM or DER, roots and intermediates) and the revocation lists, beside ``fetched``.
 
     Raises ``Misconfigured`` (``trust-roots``, ``credential``, ``revocation-list``): a file that cannot be read, a
-    certificate that is not an authority's, no root among them, test and production mixed. Warns when revocation will
-    not be checked, or will refuse every certificate of an authority that has no list.
+    certificate that is not an authority's, no root among them, test and production mixed. Unless ``quiet``, warns when
+    revocation will not be checked, or will refuse every certificate of an authority that has no list.
     """
     pinned = tuple(dict.fromkeys(c for path in roots for c in _authorities(path)))
     lists = load_revocation_lists(revocation_lists)
@@ -68,6 +72,8 @@ def load_trust(
     if not trust.anchors:
         raise _bad("Aucune autorité racine parmi trust.roots : ajoutez le certificat de la racine")
     _check_one_range(pinned)
+    if quiet:
+        return trust
     if not trust.revocation.configured:
         _log.warning("no revocation list is configured: revoked certificates will not be noticed")
         return trust
