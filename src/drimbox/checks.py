@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-# Two runs of tests that mostly wait: for programs to start, for work to be taken up again, for pages. Those of the
-# mesh share one mesh. The third run has all the others.
+# Tests that mostly wait: for programs to start, for work to be taken up again, for pages. Those of the mesh share one
+# mesh. A last run has all the others.
 _WAITING = {
     "1": ("tests/mesh",),
-    "2": (
+    "2": ("tests/console", "tests/consumer", "tests/link", "tests/link_images"),
+    "3": (
         "tests/bench",
         "tests/bench_pixels",
         "tests/certificates",
         "tests/chaos",
-        "tests/console",
-        "tests/consumer",
         "tests/importing",
+        "tests/pacs",
         "tests/reconciliation",
     ),
 }
@@ -51,7 +51,7 @@ def check(home: Path, *, slow: bool, arguments: Sequence[str]) -> int:
     runs = {
         # Each run has its own cache of what failed last.
         name: [*pytest, *marked, "-o", f"cache_dir=.pytest_cache/{name}", *what]
-        for name, what in {**_WAITING, "3": left}.items()
+        for name, what in {**_WAITING, "4": left}.items()
     }
     return side_by_side({"types": [str(tools / "mypy")], **runs}, home)
 
