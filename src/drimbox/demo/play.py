@@ -198,7 +198,7 @@ La suite se joue dans un navigateur :
   RIS du site A (envoyer d'autres comptes rendus)   {mesh.ris_a}
   Lien du compte rendu, pour un patient ou un médecin
     {link_of(viewer_url(mesh.ports), exam("E"))}
-    patient : né le 28/03/1979, féminin, à Dompremy ; son téléphone   {phone_url(mesh.ports)}
+    patient : née le 28/03/1979, féminin, à Dompremy ; son téléphone   {phone_url(mesh.ports)}
   Ce que tient le DMP                               {mesh.national.dmp_view}/documents
   Toutes les adresses, les certificats              {mesh.state / "endpoints.json"}
   Autorité de certification de test (à accepter)    {mesh.national.roots}
