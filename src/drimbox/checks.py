@@ -27,6 +27,7 @@ _WAITING = {
         "tests/pacs",
         "tests/reconciliation",
     ),
+    "4": ("tests/cache", "tests/fuzz", "tests/images", "tests/portability", "tests/publication"),
 }
 _UNHURRIED = ("-o", "faulthandler_timeout=0")
 _LAST_WORDS = 5.0
@@ -51,7 +52,7 @@ def check(home: Path, *, slow: bool, arguments: Sequence[str]) -> int:
     runs = {
         # Each run has its own cache of what failed last.
         name: [*pytest, *marked, "-o", f"cache_dir=.pytest_cache/{name}", *what]
-        for name, what in {**_WAITING, "4": left}.items()
+        for name, what in {**_WAITING, "5": left}.items()
     }
     return side_by_side({"types": [str(tools / "mypy")], **runs}, home)
 

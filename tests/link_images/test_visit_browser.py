@@ -103,7 +103,8 @@ async def on_screen(page: Page, exam: Exam, series: int) -> None:
     paths = {pydicom.dcmread(p).SOPInstanceUID: p for p in exam.series[list(exam.series)[series]]}
     found = 0.0
     for _ in range(300):
-        uid = await viewer(page).evaluate(SHOWN)
+        # The frame comes a moment after the page.
+        uid = await viewer(page).evaluate(SHOWN) if len(page.frames) > 1 else ""
         if uid in paths:
             found = await likeness(viewer(page), paths[uid])
             if found > 0.9:

@@ -25,9 +25,16 @@ def table(world: World, key: str) -> tuple[Flow, ...]:
 
 
 def family(world: World, key: str) -> list[psutil.Process]:
-    [running] = [one for one in world.mesh.processes if one.name == f"site {key}"]
-    first = psutil.Process(running.process.pid)
+    """By its configuration: a test may have killed the one that the mesh began with, and started another."""
+    file = str(world.mesh.state / f"site-{key}.toml")
+    [first] = [one for one in psutil.process_iter(["cmdline"]) if file in (one.info["cmdline"] or ()) and _began(one)]
     return [first, *first.children(recursive=True)]
+
+
+def _began(process: psutil.Process) -> bool:
+    """Not one of its own children, which may have its command line for a moment."""
+    parent = process.parent()
+    return parent is None or parent.cmdline() != process.cmdline()
 
 
 def sockets(world: World, key: str) -> list[Any]:

@@ -82,7 +82,7 @@ def written(authority: TestAuthority, dsn: str, tmp_path: Path) -> Callable[[str
                 common_name="DRIMbox",
                 unit="1750803447",
                 organisation="S",
-                hosts=("localhost",) if profile is Profile.SSL_SERV else (),
+                hosts=("db1.test.mesimagesmedicales.fr",) if profile is Profile.SSL_SERV else (),
             )
             for name, profile in (
                 ("auth", Profile.ORG_AUTH_CLI),

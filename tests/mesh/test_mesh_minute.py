@@ -54,7 +54,7 @@ _SHOWN = """() => {
 
 async def key_of(world: World, study_uid: str) -> str:
     """What names a KOS in the addresses of the list."""
-    entry = await world.published(study_uid)
+    [entry] = await world.kos(study_uid)
     return hashlib.sha256(entry["unique_id"].encode()).hexdigest()[:20]
 
 
