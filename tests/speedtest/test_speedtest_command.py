@@ -226,7 +226,7 @@ async def running_box(settings: Settings) -> AsyncIterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         http = await stack.enter_async_context(HttpClient())
         desk = stack.enter_context(inbox.opened(state / "spool"))
-        stack.enter_context(receiving(receiver_settings(settings.source, settings.pacs), desk))
+        stack.enter_context(receiving(receiver_settings(settings.source.dicom, settings.pacs), desk))
         link = linked(settings.pacs[0], trust)
         stack.callback(link.close)
         means = Means(settings, SystemClock(), http, trust)
