@@ -19,6 +19,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pynetdicom import AE, build_context
+from pynetdicom.presentation import PresentationContext
 
 from drimbox.foundation.errors import Misconfigured
 from drimbox.pacs.dimse import command, pdu, pdu_reader, status, uids
@@ -91,6 +92,21 @@ def settings(**changes: object) -> ReceiverSettings:
     return ReceiverSettings(**values)  # type: ignore[arg-type]
 
 
+def pynetdicom_sends(ae: AE, port: int, contexts: list[PresentationContext], files: list[Path]) -> list[int] | None:
+    """What it was answered; None where its own reactor took an answer before whoever waited for it could."""
+    ae.dimse_timeout = 10
+    association = ae.associate("127.0.0.1", port, contexts, "DRIMBOX")
+    assert association.is_established
+    given = []
+    for path in files:
+        answer = association.send_c_store(path)
+        if "Status" not in answer:
+            return None
+        given.append(int(answer.Status))
+    association.release()
+    return given
+
+
 def storescu(port: int, *args: str | Path, called: str = "DRIMBOX") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
     return subprocess.run(
@@ -144,10 +160,11 @@ def test_what_pynetdicom_sends_lands_as_it_lies(letter: str, shelf: Shelf, studi
     classes = {pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID for path in files}
     contexts = [build_context(uid, [syntax]) for uid in classes for syntax in syntaxes]
     with receiving(settings(), shelf) as receiver:
-        association = ae.associate("127.0.0.1", receiver.port, contexts, "DRIMBOX")
-        assert association.is_established
-        assert [association.send_c_store(path).Status for path in files] == [0] * len(files)
-        association.release()
+        for _ in range(3):
+            if given := pynetdicom_sends(ae, receiver.port, contexts, files):
+                break
+            shelf.stored.clear()
+        assert given == [0] * len(files)
     for sent, stored in zip(files, shelf.stored, strict=True):
         assert pydicom.dcmread(stored.path) == pydicom.dcmread(sent)
         assert stored.transfer_syntax_uid in syntaxes
