@@ -31,6 +31,7 @@ def need_peers() -> None:
         pytest.skip("a peer is not installed: apt-get install orthanc orthanc-dicomweb dcmtk nginx-light")
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.requirement("DB.SO.100")
 def test_every_row_of_the_table_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

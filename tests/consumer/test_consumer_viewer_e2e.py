@@ -235,6 +235,7 @@ async def test_what_came_before_a_cut_stays_and_the_rest_is_asked_again(site: Si
     await expect(page.locator("#pannes")).to_be_hidden()
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("DB.VI-CS.35", "DB.VI-CS.36", "DB.CO.107")
 async def test_two_exams_side_by_side(site: Site, page: Page, tmp_path: Path) -> None:
     newer = make_study(tmp_path, DOMINIQUE, [slices(tmp_path, 6)], day="20240115")
@@ -260,6 +261,7 @@ async def test_two_exams_side_by_side(site: Site, page: Page, tmp_path: Path) ->
     await stacks(frame, lambda found: {abs(each["number"] - begun) for each in found} == {2})
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("DB.VI-CS.24")
 async def test_pet_and_ct_are_fused(site: Site, page: Page, tmp_path: Path) -> None:
     """OHIF's own mode for it, opened from our page where an exam has both."""
@@ -330,6 +332,7 @@ def tomosynthesis(folder: Path, frames: int) -> Path:
     return folder / "tomosynthesis.dcm"
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("DB.VI-CS.30", "DB.VI-CS.31", "DB.CS.86")
 async def test_a_breast_tomosynthesis_is_a_stack_of_its_slices(site: Site, page: Page, tmp_path: Path) -> None:
     site.hold(DOMINIQUE, make_study(tmp_path, DOMINIQUE, [[tomosynthesis(tmp_path, 12)]], modality="MG"))

@@ -177,6 +177,7 @@ def test_an_input_that_kills_its_process_is_not_lost(monkeypatch: pytest.MonkeyP
     assert (finding.signature, finding.input.data) == ("died:-6", b"die")
 
 
+@pytest.mark.slow
 def test_the_command_tells_its_figures() -> None:
     command = [sys.executable, "-m", "drimbox", "test", "--fuzz", "0.03", "names"]
     done = subprocess.run(

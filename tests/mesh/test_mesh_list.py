@@ -463,6 +463,7 @@ async def test_a_structured_report_is_rendered_and_runs_nothing(desk: Desk, orde
     await pictured(page, "report-level-3")
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("DMP/UX.10", "DB.CO.54")
 async def test_three_thousand_documents(desk: Desk, order: Order, host: str) -> None:
     """1,500 exams with their reports, though the DMP gives 1,000 at once: the page stays quick."""

@@ -107,6 +107,7 @@ async def lit(frame: Frame, count: int) -> None:
     await eventually(shown, f"{count} images were to be on the screen", 90, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("DB.VI-CS.19", "DB.VI-CS.20", "DB.VI-CS.21", "DB.VI-CS.22", "DB.VI-CS.25", "exam:A")
 async def test_a_volume_in_three_planes(world: World, browser: Browser, tmp_path: Path) -> None:
     page = await opened(world, browser)
