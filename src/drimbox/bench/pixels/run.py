@@ -130,7 +130,8 @@ def _served(folder: Path, near: Neighbours, batches: _Batches, options: Options,
         rows = serving.uncached(ours, near, batches.reference, folder, rounds)
         say("WADO-RS, cached")
         for batch in cached:
-            rows += serving.cached(ours, beside, batch, rounds)
+            # An answer of a few milliseconds says little in a few rounds.
+            rows += serving.cached(ours, beside, batch, rounds if batch.megabytes > 20 else 5 * rounds)
         say("transcoding")
         rows += serving.transcoded(ours, near, batches.ct, rounds, goals=True)
         rows += serving.transcoded(ours, near, batches.mammography, rounds, goals=False)
