@@ -36,6 +36,12 @@ class Tally:
     lines: int = 0
     slowest: float = 0.0
     findings: dict[str, Path | None] = field(default_factory=dict)
+    unstarted: int = 0
+    """How often its service or its process did not come up."""
+
+
+class NotStarted(Exception):
+    """The worker of a target ended before its first input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Order:
 
 
 def run(minutes: float, names: Sequence[str], say: Callable[[str], None]) -> int:
-    """Fuzz for ``minutes``; the number of different findings, all kept."""
+    """Fuzz for ``minutes``; the number of different findings, all kept, and of targets that never ran."""
     tallies = {name: Tally() for name in names}
     end = time.monotonic() + minutes * 60
     slice_ = max(1.0, min(SLICE, minutes * 60 / len(names)))
@@ -61,7 +67,12 @@ def run(minutes: float, names: Sequence[str], say: Callable[[str], None]) -> int
             if left <= 0:
                 break
             seed = f"{time.time_ns()}"
-            told = work(Order(name, seed, min(slice_, left), burst=False))
+            try:
+                told = work(Order(name, seed, min(slice_, left), burst=False))
+            except NotStarted as error:
+                tallies[name].unstarted += 1
+                say(f"{name} : pas démarré\n{error}")
+                continue
             _count(tallies[name], told)
             for finding in told.findings:
                 if finding.signature not in tallies[name].findings:
@@ -69,16 +80,22 @@ def run(minutes: float, names: Sequence[str], say: Callable[[str], None]) -> int
                     tallies[name].findings[finding.signature] = path
                     say(f"{name} : {finding.signature}\n  gardé dans {path}\n{finding.detail}")
         say(table(tallies))
-    return sum(len(tally.findings) for tally in tallies.values())
+    never = [name for name, tally in tallies.items() if tally.unstarted and not tally.executions]
+    if never:
+        say(f"jamais essayé : {', '.join(never)}")
+    return sum(len(tally.findings) for tally in tallies.values()) + len(never)
 
 
 def table(tallies: dict[str, Tally]) -> str:
     """The figures of all targets."""
-    rows = [f"{'cible':<18}{'essais':>12}{'par s':>9}{'lignes':>8}{'défauts':>9}{'le plus lent':>14}"]
+    rows = [
+        f"{'cible':<18}{'essais':>12}{'par s':>9}{'lignes':>8}{'défauts':>9}{'le plus lent':>14}{'non démarré':>13}"
+    ]
     for name, t in tallies.items():
         rate = t.executions / t.seconds if t.seconds else 0
         rows.append(
             f"{name:<18}{t.executions:>12}{rate:>9.0f}{t.lines:>8}{len(t.findings):>9}{t.slowest * 1000:>11.1f} ms"
+            f"{t.unstarted:>13}"
         )
     total = sum(t.executions for t in tallies.values())
     found = sum(len(t.findings) for t in tallies.values())
@@ -124,7 +141,7 @@ def work(order: Order) -> Told:
         return _read(json.loads(lines[-1]), taken)
     signature = "hang" if hung else f"died:{process.returncode}"
     if number == 0:
-        raise RuntimeError(f"the worker of {order.target} did not start: {stderr}")
+        raise NotStarted(stderr)
     return Told(number, taken, 0, 0.0, (Finding(signature, stderr, last),))
 
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 _LINGERING = 6
 """Connections that hostile peers leave open; a good one must be served beside them."""
 PATIENCE = 30.0
+START = 240.0
 
 
 class Stage:
@@ -38,7 +39,9 @@ class Stage:
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
-        self.loop.close()
+        # One that is held up by other work of the machine ends with this process; what went wrong before is told.
+        if not self._thread.is_alive():
+            self.loop.close()
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def running(service: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[t
 
     life = asyncio.run_coroutine_threadsafe(live(), stage.loop)
     try:
-        yield stage.do(awaited(), 120.0), stage
+        yield stage.do(awaited(), START), stage
     finally:
         stage.loop.call_soon_threadsafe(ended.set)
         with suppress(Exception):

@@ -219,3 +219,9 @@ def test_a_mutator_never_fails() -> None:
 
 def test_an_outcome_of_the_documented_kind_is_none() -> None:
     assert attempt(_planted(_refuses), _refuses, b"").finding == ""
+
+
+def test_a_worker_that_does_not_start_ends_no_campaign() -> None:
+    said: list[str] = []
+    assert campaign.run(0.02, ["no such target", "names"], said.append) >= 1
+    assert any("jamais essayé : no such target" in text for text in said)
