@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from console_world import INSTALLER, OTHER_PASSWORD, PASSWORD, STUDY, Site, open_site
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
+from browsing import CHROMIUM, chromium_running, picture
 from drimbox.console.passwords import hashed
 from drimbox.console.psc import CALLBACK_PATH, GOODBYE_PATH
 from drimbox.foundation.clock import FixedClock
@@ -28,7 +29,6 @@ from drimbox.sandbox.psc.people import sample_users
 from drimbox.store.database import Pool
 from publication.publication_examples import letter_of
 
-CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")]
 
 # Every text that is seen, against the colour behind it (WCAG 2.1, 1.4.3), and every field without a name.
@@ -78,12 +78,12 @@ class Scene:
 
     async def looked_at(self, page: Page, name: str) -> None:
         """Readable as it is, and narrow; kept as a picture when DRIMBOX_SCREENSHOTS names a folder."""
-        await page.screenshot(path=self.shots / f"console-{name}.png", full_page=True)
+        await picture(page, self.shots / f"console-{name}.png", full_page=True)
         assert await page.evaluate(_UNREADABLE) == [], name
         wide = page.viewport_size
         await page.set_viewport_size({"width": 360, "height": 740})
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360, name
-        await page.screenshot(path=self.shots / f"console-{name}-small.png", full_page=True)
+        await picture(page, self.shots / f"console-{name}-small.png", full_page=True)
         assert wide is not None
         await page.set_viewport_size(wide)
 
@@ -136,9 +136,7 @@ async def scene(pool: Pool, authority: TestAuthority, tmp_path: Path) -> AsyncIt
         psc = PscClient(http, caller_context(authority), discovery, "console", "s", clock)
         site = await stack.enter_async_context(open_site(pool, public_url=origin, psc=psc, health=health, clock=clock))
         await stack.enter_async_context(serving(site.app, host="localhost", port=port, tls=tls))
-        playwright = await stack.enter_async_context(async_playwright())
-        browser = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        stack.push_async_callback(browser.close)
+        browser = await stack.enter_async_context(chromium_running())
         complaints: list[str] = []
         yield Scene(site, origin, browser, Path(os.environ.get("DRIMBOX_SCREENSHOTS", tmp_path)), complaints)
         assert not [text for text in complaints if "Content Security Policy" in text]

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from test_console_browser import CHROMIUM, Scene, scene  # noqa: F401 - a fixture
+from test_console_browser import Scene, scene  # noqa: F401 - a fixture
 
+from browsing import CHROMIUM
 from certificates.acme_world import HOST, SECRET
 from certificates.strict_ca import issue, make_issuer
 from drimbox.certificates import records

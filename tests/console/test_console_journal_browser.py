@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from test_console_browser import CHROMIUM, Scene, scene  # noqa: F401 - a fixture
+from test_console_browser import Scene, scene  # noqa: F401 - a fixture
 from test_console_journal import MATRICULE, room_on, served
 
+from browsing import CHROMIUM
 from drimbox.foundation.http_guard import Guard
 from publication.publication_examples import letter_of
 

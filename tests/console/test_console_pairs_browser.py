@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from console_world import ORIGIN, open_site
-from test_console_browser import CHROMIUM, Scene, scene  # noqa: F401 - a fixture
+from test_console_browser import Scene, scene  # noqa: F401 - a fixture
 
+from browsing import CHROMIUM
 from drimbox.console.keys import KeyRoom
 from drimbox.foundation.http_guard import Guard
 from drimbox.keyring.inventory import Line

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from test_console_browser import CHROMIUM, Scene, scene  # noqa: F401 - a fixture
+from test_console_browser import Scene, scene  # noqa: F401 - a fixture
 from test_console_walks import met, room_on, walk_of
 
+from browsing import CHROMIUM
 from drimbox.foundation.http_guard import Guard
 from drimbox.reconciliation.walk import Finding
 from publication.publication_examples import letter_of

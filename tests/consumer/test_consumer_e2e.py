@@ -11,21 +11,16 @@ import imagecodecs
 import numpy as np
 import pytest
 from consumer_world import DOMINIQUE, PATIENCE, SECOND, Site, make_study, report_entry
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 from pydicom.data import get_testdata_file
 
+from browsing import chromium_running, picture
 from drimbox.foundation.errors import Unavailable
 from drimbox.sandbox.ris import letters
 from drimbox.sandbox.ris.exams import exam
 
 pytestmark = pytest.mark.e2e
 
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-background-networking",
-]
 CT = Path(get_testdata_file("CT_small.dcm"))
 J2K = Path(get_testdata_file("693_J2KR.dcm"))
 CAPTURE = Path(get_testdata_file("SC_rgb_jpeg_dcmtk.dcm"))
@@ -33,10 +28,8 @@ CAPTURE = Path(get_testdata_file("SC_rgb_jpeg_dcmtk.dcm"))
 
 @pytest.fixture
 async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=_ARGUMENTS)
+    async with chromium_running() as browser:
         yield browser
-        await browser.close()
 
 
 async def context(chromium: Browser) -> BrowserContext:
@@ -69,7 +62,7 @@ async def canvas_colours(page: Page) -> np.ndarray:
     """What the viewer's first canvas shows on the screen, without the overlays at its edges."""
     canvas = page.frame_locator("iframe.viewer").locator("canvas.cornerstone-canvas").first
     await canvas.wait_for(timeout=PATIENCE)
-    shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3]
+    shot = imagecodecs.png_decode(await picture(canvas))[..., :3]
     height, width, _ = shot.shape
     return shot[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4].astype(np.float64)
 

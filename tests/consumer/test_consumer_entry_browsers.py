@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 from consumer_world import DOMINIQUE, KIT, OTHER, PATIENCE, SECOND, THIRD, Site, TestPatient
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from browsing import chromium_running, picture
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
 async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    async with chromium_running() as browser:
         yield browser
-        await browser.close()
 
 
 async def workstation(chromium: Browser) -> BrowserContext:
@@ -104,7 +104,7 @@ async def test_two_users_and_three_patients_on_one_workstation(site: Site, chrom
     for page in (one, two, three, four):
         for value in (*DOMINIQUE.call().values(), *SECOND.call().values()):
             assert len(value) < 6 or value not in page.url
-    await one.screenshot(path=tmp_path / "one.png")
+    await picture(one, tmp_path / "one.png")
 
 
 @pytest.mark.requirement("DB.CO.64", "DB.CS.53")

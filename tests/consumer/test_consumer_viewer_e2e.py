@@ -13,11 +13,12 @@ import imagecodecs
 import numpy as np
 import pytest
 from consumer_world import DOMINIQUE, PATIENCE, Site, make_study
-from playwright.async_api import Browser, Frame, Page, async_playwright, expect
+from playwright.async_api import Frame, Page, expect
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
+from browsing import chromium_running, picture
 from drimbox.foundation.errors import IdentityMismatch, Unavailable
 
 pytestmark = pytest.mark.e2e
@@ -59,16 +60,7 @@ class Turnstile:
 
 @pytest.fixture
 async def page(site: Site) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser: Browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=[
-                "--no-sandbox",
-                "--use-angle=swiftshader",
-                "--enable-unsafe-swiftshader",
-                "--disable-background-networking",
-            ],
-        )
+    async with chromium_running() as browser:
         context = await browser.new_context(
             ignore_https_errors=True, viewport={"width": 1600, "height": 1000}, locale="fr-FR"
         )
@@ -77,7 +69,7 @@ async def page(site: Site) -> AsyncIterator[Page]:
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))
         yield page
-        await browser.close()
+        await context.close()
         assert failures == []
 
 
@@ -117,7 +109,7 @@ async def stacks(frame: Frame, wanted: Any, patience: float = 40) -> list[dict[s
 async def likeness(frame: Frame, original: Path) -> float:
     """How much the first canvas looks like the image as its header wants it seen: 1 is the same."""
     canvas = frame.locator("canvas.cornerstone-canvas").first
-    shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3].mean(axis=2)
+    shot = imagecodecs.png_decode(await picture(canvas))[..., :3].mean(axis=2)
     dataset = dcmread(original)
     values = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
     side = min(shot.shape)
@@ -343,7 +335,7 @@ async def test_a_breast_tomosynthesis_is_a_stack_of_its_slices(site: Site, page:
     canvas = frame.locator("canvas.cornerstone-canvas").first
 
     async def levels() -> bytes:
-        shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3]
+        shot = imagecodecs.png_decode(await picture(canvas))[..., :3]
         assert shot.std() > 10
         return bytes(shot[::8, ::8].tobytes())
 

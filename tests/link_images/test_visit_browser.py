@@ -13,9 +13,10 @@ import numpy as np
 import pydicom
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Frame, Page, async_playwright, expect
+from playwright.async_api import Browser, Frame, Page, expect
 from visit_world import ROOT, Exam, Site, make_exam
 
+from browsing import chromium_running, picture
 from drimbox.link.visit import Visit, Visitor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -35,18 +36,8 @@ SHOWN = """() => {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=[
-                "--no-sandbox",
-                "--use-angle=swiftshader",
-                "--enable-unsafe-swiftshader",
-                "--disable-background-networking",
-            ],
-        )
+    async with chromium_running() as launched:
         yield launched
-        await launched.close()
 
 
 async def opened(browser: Browser, site: Site, visit: Visit, size: tuple[int, int]) -> Page:
@@ -87,7 +78,7 @@ def viewer(page: Page) -> Frame:
 
 async def likeness(frame: Frame, original: Path) -> float:
     """How much the canvas looks like the image: 1 is the same."""
-    shot = imagecodecs.png_decode(await frame.locator("canvas.cornerstone-canvas").first.screenshot())[..., :3]
+    shot = imagecodecs.png_decode(await picture(frame.locator("canvas.cornerstone-canvas").first))[..., :3]
     grey = shot.mean(axis=2)
     cells = pydicom.dcmread(original).pixel_array.astype(float)
     side = min(grey.shape)

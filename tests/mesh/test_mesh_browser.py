@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +17,12 @@ import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from mesh_world import PATIENCE, World, eventually
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from browsing import CHROMIUM, chromium_running, picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 
-CHROMIUM = Path(os.environ.get("DRIMBOX_CHROMIUM", "/usr/bin/chromium"))
 WITH_IMAGES = "ABCE"
 
 
@@ -55,23 +54,8 @@ def installed() -> None:
 async def chromium(installed: None, world: World) -> AsyncIterator[Browser]:
     national = world.mesh.state / "national" / "pki"
     pins = [key_pin(national / f"{name}.pem") for name in ("psc-serveur", "ris-serveur", "b-consumer", "a-vi")]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            # Its own fields, those of dates above all, are in the language of the account.
-            env={**os.environ, "LANGUAGE": "fr"},
-            args=[
-                "--no-sandbox",
-                "--use-angle=swiftshader",
-                "--enable-unsafe-swiftshader",
-                "--disable-background-networking",
-                f"--ignore-certificate-errors-spki-list={','.join(pins)}",
-            ],
-        )
+    async with chromium_running(*pins) as browser:
         yield browser
-        with suppress(TimeoutError):
-            async with asyncio.timeout(30):
-                await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -129,7 +113,7 @@ async def grey_levels(page: Page) -> int:
     """How many different levels the middle of the viewer's first canvas shows on the screen."""
     canvas = page.frame_locator("iframe.viewer").locator("canvas.cornerstone-canvas").first
     await canvas.wait_for(timeout=PATIENCE)
-    shot = imagecodecs.png_decode(await canvas.screenshot())[..., :3].mean(axis=2)
+    shot = imagecodecs.png_decode(await picture(canvas))[..., :3].mean(axis=2)
     height, width = shot.shape
     return len(np.unique(shot[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]))
 
@@ -149,14 +133,14 @@ async def test_from_the_ris_to_the_pixels(world: World, watched: Watched, tmp_pa
     await expect(rows.first).to_be_visible()
     assert await rows.count() >= len(WITH_IMAGES)
     await expect(page.locator(".patient")).to_contain_text("PAT-TROIS")
-    await page.screenshot(path=shot_of("list", tmp_path))
+    await picture(page, shot_of("list", tmp_path))
     of_exam_e = page.locator("tr", has_text="Scintigraphie").filter(has_text="Lire le compte rendu")
     await of_exam_e.get_by_text("Ouvrir les images").click()
     await shows_pixels(page)
     await expect(page.locator(".advance .figure")).to_contain_text("26 / 26 images")
     await expect(page.locator(".strip")).to_contain_text("Ne pas utiliser pour le diagnostic")
     await page.wait_for_timeout(500)
-    await page.screenshot(path=shot_of("viewer", tmp_path))
+    await picture(page, shot_of("viewer", tmp_path))
     # The report is next to its images, in a tab of its own.
     async with watched.context.expect_page() as opening:
         await page.click("text=Lire le compte rendu")
@@ -172,11 +156,11 @@ async def test_from_the_ris_to_the_pixels(world: World, watched: Watched, tmp_pa
 
     async def white() -> bool:
         # The sheet of the report, on the grey ground of the browser's own reader.
-        shot = imagecodecs.png_decode(await report.screenshot())
+        shot = imagecodecs.png_decode(await picture(report))
         return bool((shot[400:700, 200:1080, :3].min(axis=2) > 250).mean() > 0.3)
 
     await eventually(white, "the report is not shown", 20, 0.25)
-    await report.screenshot(path=shot_of("report", tmp_path))
+    await picture(report, shot_of("report", tmp_path))
 
 
 @pytest.mark.requirement("exam:A")
@@ -190,13 +174,13 @@ async def test_three_hundred_slices(world: World, watched: Watched) -> None:
     await shows_pixels(page)
     viewer = page.frame_locator("iframe.viewer")
     canvas = viewer.locator("canvas.cornerstone-canvas").first
-    before = imagecodecs.png_decode(await canvas.screenshot())
+    before = imagecodecs.png_decode(await picture(canvas))
     await canvas.hover()
     for _ in range(10):
         await page.mouse.wheel(0, 100)
 
     async def moved() -> bool:
-        return not np.array_equal(imagecodecs.png_decode(await canvas.screenshot()), before)
+        return not np.array_equal(imagecodecs.png_decode(await picture(canvas)), before)
 
     await eventually(moved, "the wheel does not scroll", 20, 0.25)
     await shows_pixels(page)
@@ -232,10 +216,10 @@ async def test_by_keyboard_alone(world: World, watched: Watched, tmp_path: Path)
     await tab_to("input[name=situation]:not(:disabled)")
     await page.keyboard.press("Space")
     assert "CABINET" in await page.locator("label:has(input:checked)").inner_text()
-    await page.screenshot(path=shot_of("practices", tmp_path))
+    await picture(page, shot_of("practices", tmp_path))
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_contain_text("pas encore autorisé à consulter le DMP")
-    await page.screenshot(path=shot_of("authorisation", tmp_path))
+    await picture(page, shot_of("authorisation", tmp_path))
     await tab_to("input[name=accord]")
     await page.keyboard.press("Space")
     await page.keyboard.press("Enter")

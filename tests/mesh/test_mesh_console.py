@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +13,10 @@ import pydicom
 import pytest
 import pytest_asyncio
 from mesh_world import NOW, PATIENCE, World, control
-from playwright.async_api import Browser, Page, async_playwright, expect
-from test_mesh_browser import CHROMIUM, key_pin, shot_of
+from playwright.async_api import Browser, Page, expect
+from test_mesh_browser import key_pin, shot_of
 
+from browsing import CHROMIUM, chromium_running, picture
 from drimbox.demo import consoles
 from drimbox.sandbox.pacs import orthanc
 from drimbox.sandbox.ris import letters
@@ -35,16 +34,8 @@ LATE = "1.2.3.4.5.6.7.8.10"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def chromium(world: World) -> AsyncIterator[Browser]:
     pins = [key_pin(world.mesh.state / "national" / "pki" / f"{name}.pem") for name in ("psc-serveur", "a-consumer")]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            env={**os.environ, "LANGUAGE": "fr"},
-            args=["--no-sandbox", f"--ignore-certificate-errors-spki-list={','.join(pins)}"],
-        )
+    async with chromium_running(*pins) as browser:
         yield browser
-        with suppress(TimeoutError):
-            async with asyncio.timeout(30):
-                await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -93,7 +84,7 @@ async def test_a_study_that_comes_late_goes_through_at_the_press_of_a_button(
     await expect(page).to_have_url(f"{world.endpoints['consoles']['a']['url']}/file")
     row = page.locator("tr", has_text=LATE)
     await expect(row).to_be_visible()
-    await page.screenshot(path=shot_of("console", tmp_path))
+    await picture(page, shot_of("console", tmp_path))
     # Nothing of the patient is on the page: the queue speaks of studies.
     assert "PAT-TROIS" not in await page.content()
     await row.get_by_role("link").first.click()

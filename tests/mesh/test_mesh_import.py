@@ -21,6 +21,7 @@ from test_mesh_browser import (  # noqa: F401 - fixtures
     watched,
 )
 
+from browsing import picture
 from drimbox.demo.mesh import PATIENT_AT_B
 from drimbox.sandbox.pacs.exams import EXAMS
 from drimbox.sandbox.pacs.orthanc import rest
@@ -49,7 +50,7 @@ async def to_import(page: Page) -> None:
 async def test_from_the_list_into_the_local_pacs(world: World, watched: Watched, tmp_path: Path) -> None:  # noqa: F811
     page = await at_the_list(world, watched)
     uid = EXAM.study_uid
-    await page.screenshot(path=shot_of("import-list", tmp_path), full_page=True)
+    await picture(page, shot_of("import-list", tmp_path), full_page=True)
     row = page.locator("table.exams tbody tr").filter(has=page.locator('[id^="import-"]')).filter(has_text="genou")
     assert await row.count()
     # The exam by what its KOS says: of the knees in the list, the one with two series of twelve.
@@ -59,16 +60,16 @@ async def test_from_the_list_into_the_local_pacs(world: World, watched: Watched,
         if await page.locator(f'input[name="serie"][value^="{EXAM.series_uid(EXAM.series[0])}"]').count():
             break
         await page.go_back()
-    await page.screenshot(path=shot_of("import-choice", tmp_path), full_page=True)
+    await picture(page, shot_of("import-choice", tmp_path), full_page=True)
     # With the keyboard alone.
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Imports")).to_be_visible()
     await expect(page.get_by_text("24 sur 24 enregistrées et retrouvées")).to_be_visible(timeout=120_000)
-    await page.screenshot(path=shot_of("imports", tmp_path), full_page=True)
+    await picture(page, shot_of("imports", tmp_path), full_page=True)
     await page.get_by_role("link", name="Détail").first.click()
     await expect(page.get_by_text("enregistrée et retrouvée").first).to_be_visible()
     await expect(page.get_by_text("0000H").first).to_be_visible()
-    await page.screenshot(path=shot_of("import-detail", tmp_path))
+    await picture(page, shot_of("import-detail", tmp_path))
     await page.get_by_role("link", name="Liste des examens").click()
     await expect(page.get_by_text("Importé", exact=True)).to_be_visible()
     await page.get_by_role("link", name="Imports").click()
@@ -132,7 +133,7 @@ async def test_an_import_goes_on_in_a_closed_tab_and_logout_warns(
     await expect(page.get_by_role("heading", name="Imports")).to_be_visible()
     await page.goto(page.url.split("/appel/")[0] + "/deconnexion")
     await expect(page.get_by_text("import en cours")).to_be_visible()
-    await page.screenshot(path=shot_of("import-logout", tmp_path))
+    await picture(page, shot_of("import-logout", tmp_path))
     await page.close()
     again = await watched.page()
     await again.goto(f"{address}/imports")

@@ -16,6 +16,7 @@ from mesh_world import World, eventually
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from test_mesh_browser import chromium, installed
 
+from browsing import picture
 from drimbox.demo import story
 from drimbox.sandbox.phone import PATH
 
@@ -51,7 +52,7 @@ async def context(
 async def looked_at(page: Page, name: str, axe: str, tmp_path: Path) -> None:
     """Accessible, no wider than the screen, its buttons large enough for a thumb; kept as a picture."""
     folder = Path(os.environ.get("DRIMBOX_SCREENSHOTS", tmp_path))
-    await page.screenshot(path=folder / f"link-{name}.png", full_page=True)
+    await picture(page, folder / f"link-{name}.png", full_page=True)
     assert await complaints(page, axe) == [], name
     width = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert width <= 0, name

@@ -14,7 +14,6 @@ import re
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ import pytest
 import pytest_asyncio
 from axe_core import complaints, script
 from mesh_world import PATIENCE, World, eventually
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
-from test_mesh_browser import CHROMIUM, key_pin
+from playwright.async_api import Browser, BrowserContext, Page, expect
+from test_mesh_browser import key_pin
 
+from browsing import CHROMIUM, chromium_running, picture
 from drimbox.demo.mesh import PATIENT_AT_B
 from drimbox.identity.ins import Ins
 from drimbox.manifest.build import encode
@@ -214,7 +214,7 @@ async def settled(page: Page) -> None:
 async def pictured(page: Page, name: str) -> None:
     """A picture for the documentation, where DRIMBOX_SCREENSHOTS names its folder."""
     if folder := os.environ.get("DRIMBOX_SCREENSHOTS"):
-        await page.screenshot(path=Path(folder) / f"{name}.png")
+        await picture(page, Path(folder) / f"{name}.png")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -223,15 +223,8 @@ async def chromium(world: World) -> AsyncIterator[Browser]:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     national = world.mesh.state / "national" / "pki"
     pins = [key_pin(national / f"{name}.pem") for name in ("psc-serveur", "ris-serveur", "b-consumer")]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            env={**os.environ, "LANGUAGE": "fr"},
-            args=["--no-sandbox", "--disable-gpu", f"--ignore-certificate-errors-spki-list={','.join(pins)}"],
-        )
+    async with chromium_running(*pins) as browser:
         yield browser
-        with suppress(TimeoutError):
-            await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -18,6 +18,7 @@ from playwright.async_api import Page, expect
 from psycopg.rows import dict_row
 from test_mesh_browser import Watched, called, chromium, installed, shot_of, watched
 
+from browsing import picture
 from drimbox.demo.visitor import Visitor
 from drimbox.sandbox.listeners import caller_context
 
@@ -60,7 +61,7 @@ async def test_steps_one_and_two_of_the_scenario(world: World, watched: Watched,
     assert re.fullmatch(r"https://localhost:\d+/appel/[A-Za-z0-9_-]{22,}", page.url)
     # Nothing of the patient is shown to a browser before somebody has logged in.
     assert "PAT-TROIS" not in await page.content()
-    await page.screenshot(path=shot_of("login", tmp_path))
+    await picture(page, shot_of("login", tmp_path))
     assert await complaints(page, axe) == []
     calls = await audit_of_b(world, "110100/contextual-call")
     logins = len(await audit_of_b(world, "110114/110122"))
@@ -73,7 +74,7 @@ async def test_steps_one_and_two_of_the_scenario(world: World, watched: Watched,
         re.compile(r"Connecté le \d\d/\d\d/\d{4} à \d\d:\d\d")
     )
     await expect(page.locator("header .practice")).to_contain_text("CABINET M DOC0036790")
-    await page.screenshot(path=shot_of("logged-in", tmp_path))
+    await picture(page, shot_of("logged-in", tmp_path))
     # Health data are in no address, and neither are tokens; the browser holds one cookie that no script can read.
     for value in ("279035121518989", "PAT-TROIS", "DOMINIQUE", "19790328", "IPP", "51215", "63220"):
         assert not [url for url in asked if value in url]
@@ -103,7 +104,7 @@ async def test_a_login_on_ones_own_device(world: World, watched: Watched, axe: s
     await page.click("button.psc")
     binding = await page.locator(".binding").inner_text()
     assert re.fullmatch(r"\d\d", binding)
-    await page.screenshot(path=shot_of("device", tmp_path))
+    await picture(page, shot_of("device", tmp_path))
     assert await complaints(page, axe) == []
     device = await watched.page()
     wallet = urlsplit(world.mesh.national.psc_discovery)
@@ -136,7 +137,7 @@ async def test_the_practice_is_asked_once(world: World, watched: Watched, axe: s
             await page.get_by_text("Changer de situation d’exercice").click()
             await page.wait_for_selector("input[name=situation]")
             assert await complaints(page, axe) == []
-            await page.screenshot(path=shot_of("practices", tmp_path))
+            await picture(page, shot_of("practices", tmp_path))
         await admitted(page)
         await expect(page.locator("header .practice")).to_contain_text("CABINET M DOC0036790")
         await page.get_by_text("Changer de situation d’exercice").wait_for()

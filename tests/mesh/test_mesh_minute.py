@@ -32,6 +32,7 @@ from test_mesh_browser import (  # noqa: F401 - fixtures
 from test_mesh_login import audit_of_b
 from test_mesh_viewer import lit, viewer
 
+from browsing import picture
 from drimbox.demo.mesh import PATIENT_AT_B
 from drimbox.sandbox.pacs.exams import EXAMS
 from drimbox.sandbox.pacs.orthanc import rest
@@ -78,7 +79,7 @@ async def seen(page: Page) -> Frame:
 
 
 async def look_of(frame: Frame) -> bytes:
-    shot = imagecodecs.png_decode(await frame.locator("canvas.cornerstone-canvas").first.screenshot())
+    shot = imagecodecs.png_decode(await picture(frame.locator("canvas.cornerstone-canvas").first))
     return bytes(shot[::6, ::6, :3].tobytes())
 
 
@@ -195,7 +196,7 @@ async def test_the_official_scenario(world: World, watched: Watched, tmp_path: P
     await expect(page.locator(".advance .figure")).to_contain_text("50 / 50 images", timeout=60_000)
     await shows(await seen(page), (a1, 2), (b1, 12))
     await lit(await seen(page), 2)
-    await page.screenshot(path=shot_of("scenario-compare", tmp_path))
+    await picture(page, shot_of("scenario-compare", tmp_path))
 
     # 15 A1 and B1, asked for anew without loss, under the local number in the local PACS.
     asked = len(await audit_of_b(world, "110104/RAD-107"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -17,9 +16,10 @@ import pytest
 import pytest_asyncio
 from axe_core import complaints, script
 from mesh_world import PATIENCE, World, eventually
-from playwright.async_api import Browser, Error, Frame, Page, async_playwright, expect
-from test_mesh_browser import CHROMIUM, Watched, called, key_pin, listed, shot_of
+from playwright.async_api import Browser, Error, Frame, Page, expect
+from test_mesh_browser import Watched, called, key_pin, listed, shot_of
 
+from browsing import CHROMIUM, chromium_running, picture
 from drimbox.demo.mesh import PATIENT_AT_B
 from drimbox.foundation.uids import new_uid
 from drimbox.sandbox.pacs import orthanc
@@ -52,20 +52,8 @@ async def browser(world: World) -> AsyncIterator[Browser]:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     national = world.mesh.state / "national" / "pki"
     pins = [key_pin(national / f"{name}.pem") for name in ("psc-serveur", "ris-serveur", "b-consumer")]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            env={**os.environ, "LANGUAGE": "fr"},
-            args=[
-                "--no-sandbox",
-                "--use-angle=swiftshader",
-                "--enable-unsafe-swiftshader",
-                "--disable-background-networking",
-                f"--ignore-certificate-errors-spki-list={','.join(pins)}",
-            ],
-        )
+    async with chromium_running(*pins) as browser:
         yield browser
-        await browser.close()
 
 
 async def opened(world: World, browser: Browser) -> Page:
@@ -96,7 +84,7 @@ async def lit(frame: Frame, count: int) -> None:
             return False
         for number in range(count):
             try:
-                shot = imagecodecs.png_decode(await canvases.nth(number).screenshot())[..., :3].mean(axis=2)
+                shot = imagecodecs.png_decode(await picture(canvases.nth(number)))[..., :3].mean(axis=2)
             except Error:
                 # OHIF has put another canvas in its place just now.
                 return False
@@ -127,7 +115,7 @@ async def test_a_volume_in_three_planes(world: World, browser: Browser, tmp_path
     await expect(frame.locator("body")).to_contain_text("DRIMbox")
     await frame.locator("[data-cy='drimboxMpr']").first.click(timeout=PATIENCE)
     await lit(frame, 3)
-    await page.screenshot(path=shot_of("viewer-mpr", tmp_path))
+    await picture(page, shot_of("viewer-mpr", tmp_path))
     assert [kind for kind, _ in await frame.evaluate(_STACKS)] == ["orthographic"] * 3
     await page.context.close()
 
@@ -189,7 +177,7 @@ async def test_two_exams_beside_each_other(world: World, browser: Browser, tmp_p
     frame = viewer(page)
     await lit(frame, 2)
     await expect(page.locator(".patient")).to_contain_text("PAT-TROIS")
-    await page.screenshot(path=shot_of("viewer-compare", tmp_path))
+    await picture(page, shot_of("viewer-compare", tmp_path))
     await page.context.close()
 
 
@@ -236,7 +224,7 @@ async def test_todays_local_exam_beside_one_of_another_site(
     page = await opened(world, browser)
     await expect(page.locator(".advance .figure")).to_contain_text("300 / 300 images", timeout=60_000)
     await page.click("text=Comparer avec…")
-    await page.screenshot(path=shot_of("viewer-compare-choice", tmp_path))
+    await picture(page, shot_of("viewer-compare-choice", tmp_path))
     await page.locator(".beside a", has_text="Scanner du jour, site B").click()
     await page.wait_for_url("**/comparaison?*")
     await expect(page.locator(".advance .figure")).to_contain_text(
@@ -245,12 +233,12 @@ async def test_todays_local_exam_beside_one_of_another_site(
     await expect(page.locator(".strip .exam")).to_contain_text("PACS local (pacs-b)")
     frame = viewer(page)
     await lit(frame, 2)
-    await page.screenshot(path=shot_of("viewer-compare-local", tmp_path))
+    await picture(page, shot_of("viewer-compare-local", tmp_path))
     # Our page around OHIF; what is inside is OHIF's own.
     assert await complaints(page, axe) == []
     await page.click("text=Liste des examens")
     await page.click("#voisins summary")
     await expect(page.locator("#voisins table")).to_contain_text("Scanner du jour, site B")
     assert await complaints(page, axe) == []
-    await page.screenshot(path=shot_of("list-local", tmp_path), full_page=True)
+    await picture(page, shot_of("list-local", tmp_path), full_page=True)
     await page.context.close()

@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.async_api import async_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from browsing import CHROMIUM, chromium_running, picture
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.http_server import serving
 from drimbox.sandbox.listeners import ClientCertificate, listener_context
@@ -27,8 +27,6 @@ from drimbox.sandbox.psc.people import sample_users
 from .conftest import Listener
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.e2e]
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
@@ -49,26 +47,25 @@ async def test_a_card_is_chosen_by_keyboard(
     tls = listener_context(pair, authority, ClientCertificate.UNASKED)
     # Screenshots are kept when DRIMBOX_SCREENSHOTS names a folder.
     shots = Path(os.environ.get("DRIMBOX_SCREENSHOTS", tmp_path))
-    async with serving(service, host="127.0.0.1", port=0, tls=tls) as port, async_playwright() as playwright:
+    async with serving(service, host="127.0.0.1", port=0, tls=tls) as port, chromium_running() as browser:
         return_address = f"https://localhost:{port}/retour"
         client = Client("box", "DRIMbox du cabinet", (return_address,), secret="s")
         app = psc_app(listener.base, (client,), sample_users(), clock=SystemClock(), state=key_folder)
         listener.app.append(app)
-        browser = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = await browser.new_page(ignore_https_errors=True, viewport={"width": 1000, "height": 760})
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text))
 
         await page.goto(_address(listener.base, return_address))
         assert "bac à sable" in await page.title()
-        await page.screenshot(path=shots / "psc-login.png")
+        await picture(page, shots / "psc-login.png")
         await page.keyboard.press("Tab")
         await page.keyboard.press("Tab")
         focused = await page.evaluate("document.activeElement.value")
         assert focused == "bideault"
         outline = await page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
         assert outline == "3px"
-        await page.screenshot(path=shots / "psc-login-focus.png")
+        await picture(page, shots / "psc-login-focus.png")
         await page.keyboard.press("Enter")
         await page.wait_for_url(f"{return_address}?*")
         await page.goto(_address(listener.base, return_address))
@@ -80,11 +77,10 @@ async def test_a_card_is_chosen_by_keyboard(
         await page.goto(_address(listener.base, return_address, prompt="login"))
         width = await page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360
-        await page.screenshot(path=shots / "psc-login-small.png")
+        await picture(page, shots / "psc-login-small.png")
         await page.goto(_address(listener.base, "https://ailleurs.example/"))
         assert await page.get_by_role("alert").count() == 1
-        await page.screenshot(path=shots / "psc-refused.png")
-        await browser.close()
+        await picture(page, shots / "psc-refused.png")
     assert not [text for text in complaints if "Content Security Policy" in text or "Content-Security-Policy" in text]
 
 

@@ -141,7 +141,8 @@ async def screen(mesh: Mesh) -> AsyncIterator[Screen | None]:
             executable_path=str(_CHROMIUM),
             args=[
                 "--no-sandbox",
-                "--use-angle=swiftshader",
+                # SwiftShader draws WebGL and nothing else.
+                "--disable-gpu",
                 "--enable-unsafe-swiftshader",
                 "--disable-background-networking",
                 f"--ignore-certificate-errors-spki-list={','.join(pins)}",
