@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from drimbox.foundation.errors import DrimboxError, Refused
 from drimbox.manifest.read import MAX_BYTES
 from drimbox.portability import layout
 from drimbox.portability.check import check_set
-from drimbox.portability.metadata import read_metadata
+from drimbox.portability.metadata import read_metadata, write_metadata
 from drimbox.portability.references import read_references
 from drimbox.portability.sources import opened
 from drimbox.portability.zip_reader import ZipReader
@@ -252,6 +253,36 @@ def test_a_path_that_leads_outside_is_ignored_and_nothing_is_written(tmp_path: P
     assert reader.ignored == 6
     reader.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
+
+
+def test_a_zip_and_a_folder_have_one_order(tmp_path: Path) -> None:
+    names = [
+        "A/B/SS1/METADATA.XML",
+        "A'/B/SS1/METADATA.XML",
+        "A/B'/METADATA.XML",
+        "A/C/METADATA.XML",
+        "A.B/METADATA.XML",
+    ]
+    path, folder = tmp_path / "x.zip", tmp_path / "x"
+    path.write_bytes(zipped(dict.fromkeys(names, b"<a/>")))
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"<a/>")
+    with opened(path) as zip_source, opened(folder) as folder_source:
+        keys = [files.key for files in zip_source.sets(None)]
+        assert keys == sorted(keys) == [files.key for files in folder_source.sets(None)]
+        for number, key in enumerate(keys):
+            # An import that was cut goes on with what it has not done, whichever set was the last.
+            assert [files.key for files in zip_source.sets(key)] == keys[number + 1 :]
+
+
+def test_a_submission_set_stays_the_same_from_its_first_reading_on(official: dict[str, bytes]) -> None:
+    told = re.sub(
+        rb"<ValueList>\s*<Value>[^<]*<", b"<ValueList><Value><![CDATA[]]><", official["METADATA.XML"], count=1
+    )
+    assert told != official["METADATA.XML"]
+    lot = read_metadata(told)
+    assert read_metadata(write_metadata(lot.metadata, lot.filed)).metadata == lot.metadata
 
 
 @pytest.mark.requirement("DB.SO.30")

@@ -16,8 +16,10 @@ from drimbox.link.ports import Contact
 from drimbox.manifest.manifest import Manifest
 
 _MAX_PLACE = 80
-_DAY = re.compile(r"\s*([0-9]{1,2})\s*[/. -]\s*([0-9]{1,2})\s*[/. -]\s*([0-9]{4})\s*")
-_COMPACT = re.compile(r"\s*([0-9]{2})([0-9]{2})([0-9]{4})\s*")
+_MAX_DATE = 30
+# Nothing here can match the same spaces in two ways: the time does not grow with what a stranger types.
+_DAY = re.compile(r"([0-9]{1,2})(?: +| ?[/.-] ?)([0-9]{1,2})(?: +| ?[/.-] ?)([0-9]{4})")
+_COMPACT = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{4})")
 _INSEE = re.compile(r"[0-9][0-9AB][0-9]{3}")
 # Communes are written both ways.
 _WORDS = {"ST": "SAINT", "STE": "SAINTE"}
@@ -53,7 +55,8 @@ def right(answers: Answers, manifest: Manifest, contact: Contact) -> bool:
 
 
 def _date(text: str) -> dt.date:
-    found = _DAY.fullmatch(text) or _COMPACT.fullmatch(text)
+    written = " ".join(text.split()) if len(text) <= _MAX_DATE else ""
+    found = _DAY.fullmatch(written) or _COMPACT.fullmatch(written)
     if found is None:
         raise Incomplete("Écrivez la date de naissance comme ceci : 28/03/1979", code="link-birth-date")
     try:

@@ -113,9 +113,9 @@ def read_metadata(data: bytes) -> Lot:
         unique_id = _identifier(document, EntryScheme.UNIQUE_ID)
         filed[unique_id] = _take_out(document, statuses.get(unique_id, ""))
     _reorder(request)
-    metadata = to_bytes(request)
-    # What breaks the rules of namespaces may be read once, and not again as it is written.
-    parse(metadata)
+    # What breaks the rules of namespaces may be read once, and not again as it is written. An empty text (CDATA) is no
+    # text any more once it is read again: what is kept is what stays the same from then on.
+    metadata = to_bytes(parse(to_bytes(request)))
     return Lot(metadata, objects, filed, inline, assertion)
 
 

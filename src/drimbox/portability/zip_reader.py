@@ -31,6 +31,10 @@ _ENCRYPTED = 0x2041  # bits 0, 6, 13
 _LIMIT = 0xFFFFFFFF
 _MAX_COMMENT = 65535
 
+# Between folders in the index: comes before all that a name may hold, so that the index has the order of keys, in which
+# a folder comes before what begins with its name ("A/B" before "A'/B").
+_BETWEEN = "\x01"
+
 _TABLE = """
 CREATE TABLE entry (folder TEXT, parent TEXT, name TEXT, method INTEGER, flags INTEGER, crc INTEGER, packed INTEGER,
                     size INTEGER, place INTEGER)
@@ -73,13 +77,14 @@ class ZipReader:
         self._index.close()
 
     def folders(self, after: str | None = None) -> Iterator[str]:
-        """The folders of submission sets, in the order of their names, those after ``after``."""
+        """The folders of submission sets, in the order of their names from the root on, those after ``after``."""
+        start = None if after is None else after.replace("/", _BETWEEN)
         query = (
             "SELECT folder FROM entry WHERE ? IS NULL OR folder > ? GROUP BY folder "
             "HAVING max(upper(parent) = ?) OR max(upper(name) = ?) ORDER BY folder"
         )
-        for row in self._index.execute(query, (after, after, ROOT, METADATA)):
-            yield row[0]
+        for row in self._index.execute(query, (start, start, ROOT, METADATA)):
+            yield row[0].replace(_BETWEEN, "/")
 
     def count(self) -> int:
         """How many folders there are."""
@@ -92,13 +97,13 @@ class ZipReader:
     def files(self, folder: str, most: int) -> tuple[Entry, ...]:
         """The files of a folder, ``most`` + 1 at the most."""
         query = "SELECT name, method, flags, crc, packed, size, place FROM entry WHERE folder = ? LIMIT ?"
-        return tuple(Entry(*row) for row in self._index.execute(query, (folder, most + 1)))
+        return tuple(Entry(*row) for row in self._index.execute(query, (folder.replace("/", _BETWEEN), most + 1)))
 
     def named(self, name: str) -> Iterator[tuple[str, Entry]]:
         """Every file of that name, with its folder."""
         query = "SELECT folder, name, method, flags, crc, packed, size, place FROM entry WHERE upper(name) = ?"
         for folder, *values in self._index.execute(query, (name.upper(),)):
-            yield folder, Entry(*values)
+            yield folder.replace(_BETWEEN, "/"), Entry(*values)
 
     def read(self, entry: Entry, limit: int) -> bytes:
         """The octets of a file, ``limit`` at the most. Raises ``Refused`` (``archive-zip``, ``archive-limits``)."""
@@ -167,7 +172,7 @@ class ZipReader:
             if max(size, packed, offset) >= 2**62:
                 raise _damaged()
             parent = parts[-3] if len(parts) > 2 else ""
-            folder = "/".join(parts[:-1])
+            folder = _BETWEEN.join(parts[:-1])
             yield folder, parent, parts[-1], method, flags, crc, packed, size, offset
         if place > end:
             raise _damaged()

@@ -118,23 +118,32 @@ class _Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count()
+        self._coming: set[Path] = set()
 
     def admit(self, _offer: StoreOffer) -> _Place:
-        return _Place(self._folder / f"{next(self._numbers)}.dcm")
+        path = self._folder / f"{next(self._numbers)}.dcm"
+        self._coming.add(path)
+        return _Place(path, self._coming)
+
+    def left(self) -> list[Path]:
+        """Files that nobody is writing any more; a peer that was left in the middle of one may still hold it."""
+        return [path for path in self._folder.glob("*.dcm") if path not in self._coming and path.exists()]
 
 
 class _Place:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, coming: set[Path]) -> None:
         self.path = path
+        self._coming = coming
 
     def progress(self) -> None:
         pass
 
     def landed(self, stored: StoredInstance) -> None:
         stored.path.unlink()
+        self._coming.discard(self.path)
 
     def lost(self) -> None:
-        pass
+        self._coming.discard(self.path)
 
 
 @contextmanager
@@ -147,14 +156,15 @@ def _receiver() -> Iterator[Run]:
             idle_timeout=5.0,
             max_instance_bytes=2**20,
         )
-        with receiving(settings, _Shelf(Path(folder))) as receiver:
+        shelf = _Shelf(Path(folder))
+        with receiving(settings, shelf) as receiver:
             door = Door(receiver.port)
 
             def run(data: bytes) -> object:
                 answer = door.throw(data, leave_open=len(data) % 7 == 0, first=_first(data))
                 _good_store(door, "DRIMBOX", _CT, 1, images()[1])
-                if list(Path(folder).glob("*.dcm")):
-                    raise Broken("an instance that was handed over is still in the spool")
+                if shelf.left():
+                    raise Broken("an instance that was handed over, or cut, is still in the spool")
                 return [kind for kind, _ in _units(answer)][:6]
 
             try:
