@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from box_settings import DOORS, NATIONAL
 from drimbox.box.config import load
 from drimbox.box.settings import Settings
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
 
-TEMPLATE = """[box]
+TEMPLATE = (
+    """[box]
 name = "Site A"
 state_dir = "state"
 {environment}
@@ -32,32 +34,16 @@ host = "127.0.0.1"
 port = 4242
 ae_title = "PACS"
 
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db.example.test"
+"""
+    + DOORS
+    + """public_url = "https://db.example.test"
 tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
 
 {more}
 
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-
-[whitelist]
-url = "https://list.example.test/l"
 """
+    + NATIONAL
+)
 
 
 def box_file(

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from box_settings import DOORS, NATIONAL
 from drimbox.box.config import ConfigMistakes, Mistake, load
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
 
-TEMPLATE = """[box]
+TEMPLATE = (
+    """[box]
 name = "a"
 
 [trust]
@@ -26,30 +28,14 @@ host = "127.0.0.1"
 port = 4242
 ae_title = "PACS"
 
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db.example.test"
+"""
+    + DOORS
+    + """public_url = "https://db.example.test"
 tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
 
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-
-[whitelist]
-url = "https://list.example.test/l"
 """
+    + NATIONAL
+)
 
 
 @pytest.fixture
@@ -94,7 +80,12 @@ CASES = {
     "a misspelt setting": ('ae_title = "PACS"', 'aetitle = "PACS"', "aetitle", "ae_title"),
     "a port out of range": ("port = 4242", "port = 70000", "port = 70000", "65535"),
     "text for a number": ("port = 2575", 'port = "abc"', 'port = "abc"', "nombre entier"),
-    "an address in the clear": ("https://psc", "http://psc", "http://psc", "https"),
+    "an address in the clear": (
+        'discovery = "https:',
+        'discovery = "http:',
+        'discovery = "http:',
+        "https",
+    ),
     "not a Struct_IdNat": ('"1750803447"', '"foo"', '"foo"', "Struct_IdNat"),
     "not an OID": ('"1.2.3"', '"1.02.3"', '"1.02.3"', "OID"),
     "an unknown value": ('name = "a"', 'name = "a"\nenvironment = "prod"', '"prod"', "production"),

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from console_world import OTHER_PASSWORD, PASSWORD, STUDY
 
+from box_settings import DOORS
 from drimbox.box import console, services
 from drimbox.box.config import ConfigMistakes, load
 from drimbox.box.settings import Settings
@@ -29,7 +30,8 @@ from drimbox.store import database
 from drimbox.store.database import Pool
 from publication.publication_examples import letter_of, world_on
 
-TEMPLATE = """[box]
+TEMPLATE = (
+    """[box]
 name = "Site A"
 state_dir = "state"
 
@@ -52,14 +54,9 @@ host = "127.0.0.1"
 port = {closed}
 ae_title = "PACS"
 
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db.example.test"
+"""
+    + DOORS
+    + """public_url = "https://db.example.test"
 tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
 
 [console]
@@ -82,6 +79,7 @@ client_id = "x"
 [whitelist]
 url = "https://localhost:{closed}/l"
 """
+)
 
 
 def free_ports(count: int) -> list[int]:

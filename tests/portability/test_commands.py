@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 from portability_examples import Box
 
+from box_settings import DOORS, NATIONAL
 from drimbox.box.archive_commands import archive
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
 
-CONFIG = """[box]
+CONFIG = (
+    """[box]
 name = "Boîte A"
 state_dir = "state"
 
@@ -36,30 +38,14 @@ host = "127.0.0.1"
 port = 4242
 ae_title = "PACS"
 
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db.example.test"
+"""
+    + DOORS
+    + """public_url = "https://db.example.test"
 tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
 
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-
-[whitelist]
-url = "https://list.example.test/l"
 """
+    + NATIONAL
+)
 
 
 @pytest.fixture

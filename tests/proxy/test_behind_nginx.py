@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from box_settings import NATIONAL
 from drimbox.box.config import load
 from drimbox.box.fronting import served
 from drimbox.box.nginx import nginx_configuration, write_authorities
@@ -144,18 +145,8 @@ public_url = "https://localhost:{port + 1}"
 tls = {pair(server)}
 [console.proxy]
 socket = "{folder}/console.sock"
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-[whitelist]
-url = "https://list.example.test/l"
-""",
+"""
+        + NATIONAL,
         "utf-8",
     )
     return file

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from walk_world import BASE, OLD, Site, led, site_on
 
+from box_settings import DOORS, NATIONAL
 from drimbox.box.config import ConfigMistakes, load
 from drimbox.box.reconciliation import walk_drivers
 from drimbox.box.settings.source import SourceSection
@@ -23,7 +24,8 @@ from drimbox.sandbox.pki import Profile, TestAuthority
 from drimbox.store import database
 from publication.publication_examples import world_on
 
-CONFIG = """[box]
+CONFIG = (
+    """[box]
 name = "Boîte A"
 state_dir = "state"
 [database]
@@ -41,14 +43,9 @@ id = "pacs"
 host = "127.0.0.1"
 port = 4242
 ae_title = "PACS"
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db1.test.mesimagesmedicales.fr"
+"""
+    + DOORS
+    + """public_url = "https://db1.test.mesimagesmedicales.fr"
 former_base_paths = ["/ancien"]
 tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
 [source.reconciliation]
@@ -56,18 +53,9 @@ mode = "report"
 rate = 45
 suspended = {suspended}
 every_days = 30
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-[whitelist]
-url = "https://list.example.test/l"
 """
+    + NATIONAL
+)
 
 
 @pytest.fixture

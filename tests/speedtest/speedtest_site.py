@@ -20,12 +20,14 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from box_settings import NATIONAL
 from drimbox.bench.pixels.images import Batch, Plan
 from drimbox.box.config import load
 from drimbox.box.settings import Settings
 from drimbox.sandbox.pacs.peer import PacsPeer
 
-TEMPLATE = """[box]
+TEMPLATE = (
+    """[box]
 name = "a"
 state_dir = "state"
 
@@ -60,20 +62,9 @@ port = 8443
 public_url = "https://db.example.test"
 tls = {{ certificate = "{pair}.pem", key = "{pair}.key" }}
 
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-
-[whitelist]
-url = "https://list.example.test/l"
 """
+    + NATIONAL
+)
 Configure = Callable[..., Path]
 PLAN = Plan(reference=12, ct=10, different=4)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from box_settings import DOORS, NATIONAL
 from drimbox.box.config import ConfigMistakes, Mistake, load
 from drimbox.box.settings.box import StructureSection
 from drimbox.box.settings.common import KeyPair
@@ -174,7 +175,8 @@ def test_each_structure_stands_for_itself(pairs: dict[str, PemPair], trust: Trus
 
 # --- the configuration --------------------------------------------------------------------------------------------
 
-TEMPLATE = """[box]
+TEMPLATE = (
+    """[box]
 name = "a"
 
 [trust]
@@ -202,30 +204,14 @@ ae_title = "PACS"
 senders = ["RIS-A"]
 accession_issuers = ["1.2.250.1.1"]
 
-[source]
-[source.hl7]
-port = 2575
-[source.dicom]
-port = 11112
-[source.wado]
-port = 8443
-public_url = "https://db.example.test"
+"""
+    + DOORS
+    + """public_url = "https://db.example.test"
 tls = {{ certificate = "{server.certificate}", key = "{server.key}" }}
 
-[dmp]
-repository = "https://dmp.example.test/repository"
-registry = "https://dmp.example.test/registry"
-patients = "https://dmp.example.test/patients"
-habilitations = "https://dmp.example.test/habilitations"
-source_id = "1.2.3"
-
-[psc]
-discovery = "https://psc.example.test/d"
-client_id = "x"
-
-[whitelist]
-url = "https://list.example.test/l"
 """
+    + NATIONAL
+)
 
 
 def written(tmp_path: Path, authority: TestAuthority, pairs: dict[str, PemPair], **other: PemPair) -> Path:
