@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from drimbox.foundation.errors import Misconfigured
+from drimbox.foundation.secret_file import own_secret
 from drimbox.identity.ins import Ins
-
-_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +51,14 @@ def load_patient_key(path: Path) -> PatientKey:
     Raises ``Misconfigured`` (``audit-key``) when the file cannot be read or made, or is not a key.
     """
     try:
-        if not path.exists():
-            _create(path)
-        secret = bytes.fromhex(path.read_text("ascii").strip())
-    except (OSError, ValueError) as error:
+        secret = own_secret(path)
+    except ValueError as error:
+        raise Misconfigured(
+            f"Clé du journal d'audit abîmée : {path}. Restaurez-la depuis la sauvegarde.", code="audit-key"
+        ) from error
+    except OSError as error:
         raise Misconfigured(
             f"Clé du journal d'audit illisible ou impossible à créer : {path}. Restaurez-la depuis la sauvegarde.",
             code="audit-key",
         ) from error
-    if len(secret) != _KEY_BYTES:
-        raise Misconfigured(
-            f"Clé du journal d'audit abîmée : {path}. Restaurez-la depuis la sauvegarde.", code="audit-key"
-        )
     return PatientKey(secret)
-
-
-def _create(path: Path) -> None:
-    """Write a whole key under another name, then give it its name only if none took it first (two processes)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(_KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()

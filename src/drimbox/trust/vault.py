@@ -9,7 +9,6 @@ moved to another place does not open.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from drimbox.foundation.errors import Misconfigured
+from drimbox.foundation.secret_file import own_secret
 from drimbox.trust.keystore import PrivateKey
 
 _VERSION = b"\x01"
-_SECRET_BYTES = 32
 _MARK_BYTES = 4
 _NONCE_BYTES = 12
 
@@ -77,31 +76,12 @@ def load_vault(path: Path) -> Vault:
     Raises ``Misconfigured`` (``vault-key``) when the file cannot be read or made, or holds no secret.
     """
     try:
-        if not path.exists():
-            _create(path)
-        secret = bytes.fromhex(path.read_text("ascii").strip())
-    except (OSError, ValueError) as error:
+        secret = own_secret(path)
+    except ValueError as error:
+        raise _bad(f"Secret du coffre des clés abîmé : {path}. Restaurez-le depuis la sauvegarde") from error
+    except OSError as error:
         raise _bad(f"Secret du coffre des clés illisible ou impossible à créer : {path}. Restaurez-le") from error
-    if len(secret) != _SECRET_BYTES:
-        raise _bad(f"Secret du coffre des clés abîmé : {path}. Restaurez-le depuis la sauvegarde")
     return Vault(secret)
-
-
-def _create(path: Path) -> None:
-    """Write it whole under another name, then give it its name only if none took it first (two processes)."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(_SECRET_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
 
 
 def _bad(reason: str) -> Misconfigured:
