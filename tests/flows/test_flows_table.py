@@ -33,6 +33,14 @@ host = "mail.example.test"
 sender = "a@example.test"
 recipients = ["b@example.test"]
 
+[link]
+patients = "code"
+[link.mail]
+host = "mail.example.test"
+sender = "c@example.test"
+[link.webhook]
+url = "https://sms.example.test/code"
+
 [console]
 port = 8450
 public_url = "https://console.example.test"
@@ -81,9 +89,14 @@ def test_the_four_exceptions_and_no_others(write: Write, read: Read, pairs: dict
     assert excused == {
         ("market_certificate.http_port", Exception17.ACME, "0.0.0.0:80"),
         ("trust.revocation_urls", Exception17.CRL, "crl.example.test:80"),
+        # The addresses that the certificates of public servers name.
+        ("trust.public_revocation", Exception17.CRL, "*:80"),
     }
     assert one(found, "notifications.mail").encryption.endswith("(starttls)")
     assert one(found, "notifications.webhook.url").where == "chat.example.test:443"
+    # The viewer host shows the market certificate; what goes to patients is encrypted too.
+    assert {one(found, name).state for name in ("link", "link.mail", "link.webhook.url")} == {State.ENCRYPTED}
+    assert not any(flow.name.startswith("[") for flow in found), "each has a name for people"
     assert any(flow.where == "acme.example.test:443" for flow in found)
     assert not [flow for flow in found if flow.state is State.CLEAR]
 
@@ -213,7 +226,7 @@ def test_only_one_module_makes_tls_contexts() -> None:
     makers = {
         path.relative_to(source).as_posix()
         for path in source.rglob("*.py")
-        if "SSLContext(ssl.PROTOCOL" in path.read_text("utf-8") or "create_default_context(" in path.read_text("utf-8")
+        if "(ssl.PROTOCOL_TLS" in path.read_text("utf-8") or "create_default_context(" in path.read_text("utf-8")
     }
     allowed = {"trust/tls.py", "trust/reload.py", "trust/probe.py", "__main__.py"}
     assert {maker for maker in makers if maker.partition("/")[0] not in ("sandbox", "demo", "bench")} == allowed

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 import pytest
+from nginx_world import quiet_ports
 
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
 
@@ -41,7 +41,4 @@ def auth(issue: Issue) -> PemPair:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return quiet_ports(1)[0]

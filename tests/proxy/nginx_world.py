@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +14,28 @@ from pathlib import Path
 import pytest
 
 
+def quiet_ports(count: int) -> list[int]:
+    """Ports that the system gives to no outgoing connection: what is free stays so until nginx takes it."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(10_000, 17_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
+
+
 @contextmanager
-def nginx(folder: Path, servers: str) -> Iterator[None]:
-    """nginx with these server blocks until the block ends; what it says is in ``folder/error.log``."""
+def nginx(folder: Path, servers: str, *, master: bool = False) -> Iterator[None]:
+    """nginx with these server blocks until the block ends; what it says is in ``folder/error.log``.
+
+    With its ``master`` process it can be told to read its configuration again.
+    """
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         pytest.skip("nginx is not installed: apt-get install nginx-light")
@@ -24,7 +45,9 @@ def nginx(folder: Path, servers: str) -> Iterator[None]:
         f"    {name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log info;\n"
+        # Workers of another account could not come to the folder of a test.
+        f"daemon off;\n{'user root;' if master else 'master_process off;'}\npid {folder}/pid;\n"
+        f"error_log {folder}/error.log info;\n"
         f"events {{ worker_connections 256; }}\nhttp {{\n    access_log off;\n{temporary}\n"
         f"    include {folder}/drimbox.conf;\n}}\n",
         "utf-8",

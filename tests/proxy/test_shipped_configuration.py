@@ -36,6 +36,18 @@ def example() -> Settings:
             },
             "consumer": behind("consumer", "consultation.site.example", 8442, "consultation"),
             "console": behind("console", "console.site.example", 8443, "console"),
+            "link": {"proxy": {"socket": "/run/drimbox/vi.sock", "group": "www-data"}},
+            "market_certificate": {
+                "host": "vi1.111.mesimagesmedicales.fr",
+                "authorities": [{"name": "Market", "directory": "https://acme.example/directory"}],
+                "http_host": "127.0.0.1",
+                "http_port": 8080,
+                "nginx": {
+                    "folder": "/var/lib/drimbox/nginx",
+                    "password_file": "/etc/drimbox/vi.password",
+                    "reload_command": ["/usr/bin/sudo", "-n", "/usr/bin/systemctl", "reload", "nginx"],
+                },
+            },
             "dmp": {
                 **dict.fromkeys(("repository", "registry", "patients", "habilitations"), "https://dmp.example/x"),
                 "source_id": "1.2.3",

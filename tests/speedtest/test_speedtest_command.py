@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from speedtest_site import Configure, Held, Scripted, free_port, scripted, settings_of
 
+from drimbox.box.keys import of_neighbours
 from drimbox.box.operator import shell_user
 from drimbox.box.pacs_links import accessible, linked, receiver_settings
 from drimbox.box.settings import Settings
@@ -27,6 +28,7 @@ from drimbox.cli import main
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError
 from drimbox.foundation.http_client import HttpClient
+from drimbox.keyring.keeper import Keyring
 from drimbox.pacs import inbox
 from drimbox.pacs.dimse.receiver import receiving
 from drimbox.record.audit import Journal
@@ -213,6 +215,7 @@ class Means:
     clock: Clock
     http: HttpClient
     trust: TrustWatch
+    keyring: Keyring
 
 
 @asynccontextmanager
@@ -227,9 +230,9 @@ async def running_box(settings: Settings) -> AsyncIterator[None]:
         http = await stack.enter_async_context(HttpClient())
         desk = stack.enter_context(inbox.opened(state / "spool"))
         stack.enter_context(receiving(receiver_settings(settings.source.dicom, settings.pacs), desk))
-        link = linked(settings.pacs[0], trust)
+        means = Means(settings, SystemClock(), http, trust, of_neighbours(settings, trust, SystemClock()))
+        link = linked(settings.pacs[0], means)
         stack.callback(link.close)
-        means = Means(settings, SystemClock(), http, trust)
         access = accessible(settings.pacs[0], link, desk, settings.source.dicom.ae_title, means)
         assert settings.database.dsn_file is not None
         pool = await stack.enter_async_context(database.opened(settings.database.dsn_file.read_text(), size=1))

@@ -17,12 +17,13 @@ from cryptography import x509
 
 from drimbox.box.keys import vault_of
 from drimbox.box.settings import Settings
-from drimbox.box.settings.certificates import AuthoritySection, MarketCertificateSection
+from drimbox.box.settings.certificates import AuthoritySection, HandingSection, MarketCertificateSection
 from drimbox.certificates import records, trouble
 from drimbox.certificates.accounts import Authority
 from drimbox.certificates.acme.client import AcmeClient, ExternalAccount
 from drimbox.certificates.acts import CertificateActs
 from drimbox.certificates.doors import http_door
+from drimbox.certificates.handing import Handing
 from drimbox.certificates.keeper import Keeper
 from drimbox.certificates.ordering import HTTP_01, TLS_ALPN_01, Ordering
 from drimbox.certificates.presenting import DATABASE_ERRORS, Presenting
@@ -38,7 +39,7 @@ from drimbox.store.database import Pool
 from drimbox.trust.chain import TrustStore
 from drimbox.trust.keystore import read_file
 from drimbox.trust.reload import ReloadableServerContext
-from drimbox.trust.tls import client_context
+from drimbox.trust.tls import Judge, client_context
 
 _log = logging.getLogger(__name__)
 # Every node looks at the validations under way this often; an authority is called once all of them have.
@@ -70,16 +71,27 @@ def assembled(
     http: HttpClient,
     clock: Clock,
     journal: Journal,
+    judge: Judge | None = None,
 ) -> Market:
-    """The parts, nothing running. Raises ``Misconfigured`` for roots, keys or secrets that cannot be used."""
+    """The parts, nothing running; ``judge`` is asked about the authorities' own servers.
+
+    Raises ``Misconfigured`` for roots, keys or secrets that cannot be used.
+    """
     roots = read_roots(section.roots)
     rules = Rules(section.host, roots, section.levels)
     vault = vault_of(settings)
     incidents = Incidents(pool, clock)
-    authorities = [_authority(one, roots, http, clock) for one in section.authorities]
+    authorities = [_authority(one, roots, http, clock, judge) for one in section.authorities]
     validating = section.validation == TLS_ALPN_01
     presenting = Presenting(
-        section.host, pool, vault, incidents, clock, validating=validating, poll=_LOOK if validating else 5.0
+        section.host,
+        pool,
+        vault,
+        incidents,
+        clock,
+        validating=validating,
+        poll=_LOOK if validating else 5.0,
+        handing=_handing(section.nginx, section.host, clock),
     )
     ordering = Ordering(
         rules,
@@ -95,9 +107,20 @@ def assembled(
     return Market(section, acts, keeper, presenting)
 
 
+def _handing(section: HandingSection | None, host: str, clock: Clock) -> Handing | None:
+    if section is None:
+        return None
+    return Handing(host, section.folder, section.password_file, clock, section.reload_command, section.reload_pid_file)
+
+
 @asynccontextmanager
 async def running(market: Market) -> AsyncIterator[Market]:
-    """Order, renew and present until the block ends; a door that cannot be opened is told to the operator."""
+    """Order, renew and present until the block ends; a door that cannot be opened is told to the operator.
+
+    Raises ``Misconfigured`` for a folder to which nothing can be handed over.
+    """
+    if market.presenting.handing is not None:
+        await asyncio.to_thread(market.presenting.handing.make_ready)
     async with AsyncExitStack() as stack:
         try:
             await market.presenting.refresh()
@@ -154,12 +177,16 @@ async def _tell_closed(market: Market, error: OSError) -> None:
 
 
 def _authority(
-    section: AuthoritySection, roots: tuple[x509.Certificate, ...], http: HttpClient, clock: Clock
+    section: AuthoritySection,
+    roots: tuple[x509.Certificate, ...],
+    http: HttpClient,
+    clock: Clock,
+    judge: Judge | None,
 ) -> Authority:
     own = read_roots(section.roots) if section.roots else roots
     return Authority(
         name=section.name,
-        client=AcmeClient(http, public_tls(own), section.directory, clock),
+        client=AcmeClient(http, public_tls(own, judge), section.directory, clock),
         contact=section.contact,
         agreed=section.terms_agreed,
         external=_external(section.external_account_id, section.external_account_key_file),
@@ -179,6 +206,6 @@ def _external(identifier: str, file: Path | None) -> ExternalAccount | None:
         ) from None
 
 
-def public_tls(roots: tuple[x509.Certificate, ...]) -> ssl.SSLContext:
+def public_tls(roots: tuple[x509.Certificate, ...], judge: Judge | None = None) -> ssl.SSLContext:
     """The context of a client of public web servers: their revocation lists are not among those of IGC-Santé."""
-    return client_context(TrustStore(roots))
+    return client_context(TrustStore(roots), judge=judge)

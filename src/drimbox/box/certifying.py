@@ -13,6 +13,7 @@ from drimbox.box.operator import shell_user
 from drimbox.box.settings import Settings
 from drimbox.box.settings.certificates import MarketCertificateSection
 from drimbox.box.state import database_of
+from drimbox.box.trusting import judge_at_rest
 from drimbox.certificates import records, words
 from drimbox.certificates.acme.client import AcmeClient
 from drimbox.certificates.acts import MAX_PEM, REASONS, CertificateRefused, pem_of
@@ -103,7 +104,7 @@ def revoked(
         async with HttpClient() as http:
             elsewhere = None
             if directory is not None:
-                tls = public_tls(market.acts.rules.roots)
+                tls = public_tls(market.acts.rules.roots, judge_at_rest(settings))
                 elsewhere = AcmeClient(http, tls, _directory(directory), SystemClock())
             return await market.acts.revoke(
                 number, reason, shell_user(), with_certificate_key=own_key, elsewhere=elsewhere, replace=replace
@@ -185,7 +186,16 @@ def _on_market(settings: Settings, work: Callable[[Market], Awaitable[T]]) -> T:
     async def run(dsn: str) -> T:
         async with database.opened(dsn, size=4) as pool, HttpClient() as http:
             clock = SystemClock()
-            market = assembled(settings, section, dsn=dsn, pool=pool, http=http, clock=clock, journal=Journal(pool))
+            market = assembled(
+                settings,
+                section,
+                dsn=dsn,
+                pool=pool,
+                http=http,
+                clock=clock,
+                journal=Journal(pool),
+                judge=judge_at_rest(settings),
+            )
             return await work(market)
 
     with database_of(settings) as dsn:

@@ -278,7 +278,10 @@ def _made_at_need(place: tuple[str | int, ...]) -> bool:
         "tools_dir",
         "vault_secret",
         "socket",
-    )
+        # nginx's own, and what is written for it.
+        "folder",
+        "reload_pid_file",
+    ) or place[-2:] == ("nginx", "password_file")
 
 
 def _walk(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:

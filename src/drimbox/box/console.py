@@ -54,7 +54,7 @@ async def running(
     """Serve the console until the block ends. Raises ``Misconfigured``, ``OSError``."""
     settings = services.settings
     async with AsyncExitStack() as stack:
-        links = {p.id: linked_for_echo(p, services.trust) for p in settings.pacs if settings.source is not None}
+        links = {p.id: linked_for_echo(p, services) for p in settings.pacs if settings.source is not None}
         for link in links.values():
             stack.callback(link.close)
 

@@ -152,7 +152,7 @@ def _local_pacs(
     sections = {p.id: p for p in services.settings.pacs}
     found: list[LocalPacs] = []
     for name in pacs_of(one.settings, tuple(sections)):
-        link = linked(sections[name], services.trust)
+        link = linked(sections[name], services)
         stack.callback(link.close)
         found.append(Holdings(link))
     return tuple(found)

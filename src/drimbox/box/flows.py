@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel
 
+from drimbox.box.link import public_url
 from drimbox.box.settings import Settings
 from drimbox.box.settings.certificates import MarketCertificateSection
 from drimbox.box.settings.common import KeyPair, TlsServer
 from drimbox.box.settings.importing import WorkstationSection
-from drimbox.box.settings.journal import MailSection
+from drimbox.box.settings.journal import SmtpSection
 from drimbox.box.settings.pacs import PacsNode, PacsSection
-from drimbox.box.trusting import list_addresses
+from drimbox.box.trusting import has_public_servers, list_addresses
 from drimbox.flows.table import Direction, Exception17, Flow
 
 TLS = "TLS 1.3 ou 1.2, suites de l'ANSSI"
@@ -38,6 +39,8 @@ _NAMES: Mapping[str, str] = {
     "consumer.workstations.clients": "Station de travail servie (C-STORE)",
     "console": "Console d'exploitation",
     "link": "Visionneuse des patients et des correspondants (hôte vi)",
+    "link.webhook.url": "Codes à usage unique des patients (service du site)",
+    "link.mail": "Codes à usage unique des patients (courriel)",
     "dmp.repository": "DMP : dépôt et retrait de documents",
     "dmp.registry": "DMP : recherche et mise à jour",
     "dmp.patients": "DMP : existence et autorisations",
@@ -62,6 +65,7 @@ _PROTOCOLS: Mapping[str, str] = {
     "source.iocm": "DICOM",
     "source.wado": "HTTPS (WADO-RS)",
     "consumer.workstations": "DICOM",
+    "link": "HTTPS",
 }
 # Addresses of our own, that others call.
 _OWN = ("public_url",)
@@ -87,9 +91,16 @@ class _Place:
 
 def flows(settings: Settings) -> tuple[Flow, ...]:
     """Every flow, those that come in first. Raises ``Misconfigured`` for certificates that cannot be read."""
-    found = [*_walked(settings), *_database(settings), *_lists(settings), *_told_by_peers(settings)]
+    found = [
+        *_walked(settings),
+        *_database(settings),
+        *_lists(settings),
+        *_public_lists(settings),
+        *_told_by_peers(settings),
+    ]
     if settings.market_certificate is not None:
         found += _market(settings.market_certificate)
+    found += _before_the_viewer(settings)
     return tuple(sorted(found, key=lambda flow: (flow.direction is Direction.OUT, flow.setting, flow.where)))
 
 
@@ -169,8 +180,14 @@ def _https_listener(place: _Place, section: TlsServer) -> Iterator[Flow]:
 
 
 def _listener(place: _Place, section: Any) -> Flow:
+    proxy = getattr(section, "proxy", None)
+    if proxy is not None and proxy.socket is not None:
+        name, rights = f"{place.name}, du mandataire à la DRIMbox", "droits du fichier (socket unix)"
+        return Flow(name, Direction.IN, "", 0, "HTTP", "", f"{place.written}.proxy", rights, path=str(proxy.socket))
     peers = "titres AE" if _PROTOCOLS.get(place.key) == "DICOM" else ""
-    if section.tls is not None:
+    # Without a pair of its own the viewer host shows the market certificate; it never speaks in the clear.
+    encrypted = isinstance(section.tls, KeyPair) or place.key == "link"
+    if encrypted:
         peers = _MUTUAL if getattr(section, "client_roots", ()) else _OURS
     return Flow(
         place.name,
@@ -178,7 +195,7 @@ def _listener(place: _Place, section: Any) -> Flow:
         section.host,
         section.port,
         _PROTOCOLS.get(place.key, "TCP"),
-        TLS if isinstance(section.tls, KeyPair) else "",
+        TLS if encrypted else "",
         place.written,
         peers,
     )
@@ -193,7 +210,7 @@ def _target(place: _Place, section: Any) -> Flow:
             encryption, peers = TLS, _MUTUAL if pacs.tls.client is not None else _OURS
     elif isinstance(section, WorkstationSection):
         protocol = "DICOM"
-    elif isinstance(section, MailSection):
+    elif isinstance(section, SmtpSection):
         protocol = "SMTP"
         if section.security != "none":
             encryption, peers = f"{TLS} ({section.security})", _OURS
@@ -272,6 +289,24 @@ def _lists(settings: Settings) -> Iterator[Flow]:
         )
 
 
+def _public_lists(settings: Settings) -> Iterator[Flow]:
+    """The lists of public authorities, whose addresses stand in the certificates that servers show."""
+    section = settings.trust
+    if section.public_revocation == "off" or not section.revocation_fetch or not has_public_servers(settings):
+        return
+    yield Flow(
+        "Listes de révocation des autorités publiques (adresses des certificats des serveurs)",
+        Direction.OUT,
+        "",
+        80,
+        "HTTP",
+        "",
+        "trust.public_revocation",
+        "listes signées par leur autorité",
+        Exception17.CRL,
+    )
+
+
 def _market(section: MarketCertificateSection) -> Iterator[Flow]:
     if section.validation != "http-01":
         return
@@ -287,6 +322,38 @@ def _market(section: MarketCertificateSection) -> Iterator[Flow]:
         "",
         Exception17.ACME,
     )
+
+
+def _before_the_viewer(settings: Settings) -> Iterator[Flow]:
+    """What an nginx before the viewer's listener takes from the network in its place."""
+    link, market = settings.link, settings.market_certificate
+    if link is None or link.proxy is None:
+        return
+    public = urlsplit(public_url(settings))
+    name = _NAMES["link"]
+    shown = f"{TLS} (terminé par le mandataire, voir « drimbox nginx »)"
+    yield Flow(
+        f"{name}, chez le mandataire",
+        Direction.IN,
+        public.hostname or "",
+        public.port or 443,
+        "HTTPS",
+        shown,
+        "link.proxy",
+        _OURS,
+    )
+    if market is not None and market.validation == "http-01":
+        yield Flow(
+            f"{_NAMES['market_certificate']}, chez le mandataire",
+            Direction.IN,
+            public.hostname or "",
+            80,
+            "HTTP",
+            "",
+            "link.proxy",
+            "",
+            Exception17.ACME,
+        )
 
 
 def _told_by_peers(settings: Settings) -> Iterator[Flow]:

@@ -42,7 +42,7 @@ async def served(
     """
     if section.proxy is not None:
         judge = ClientJudge(lambda: trust.trust, clock).judge if client_certificates else None
-        async with _behind(app, section, section.proxy, trust, keyring, place, judge):
+        async with behind(app, section.proxy, trust, keyring, place, (section.host, section.port), judge):
             yield
         return
     tls = listener_context(keyring, place, trust if client_certificates else None)
@@ -51,15 +51,16 @@ async def served(
 
 
 @asynccontextmanager
-async def _behind(
+async def behind(
     app: ASGIApp,
-    section: TlsServer,
     proxy: ProxySection,
     trust: TrustWatch,
     keyring: Keyring,
     place: str,
-    judge: Callable[[bytes], None] | None,
+    address: tuple[str, int],
+    judge: Callable[[bytes], None] | None = None,
 ) -> AsyncIterator[None]:
+    """Serve ``app`` to a proxy alone: by its socket, else at ``address`` over TLS. Raises as ``served``."""
     if proxy.socket is not None:
         fronted = BehindProxy(app, is_proxy=lambda _scope: True, judge=judge)
         file = SocketFile(proxy.socket, proxy.group)
@@ -69,7 +70,7 @@ async def _behind(
     theirs = trust.beside(proxy.roots)
     tls = listener_context(keyring, place, theirs)
     fronted = BehindProxy(app, is_proxy=known_proxy(proxy), judge=judge)
-    async with serving(fronted, host=section.host, port=section.port, tls=tls):
+    async with serving(fronted, host=address[0], port=address[1], tls=tls):
         yield
 
 

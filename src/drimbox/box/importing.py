@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from drimbox.box.keys import listener_context
 from drimbox.box.pacs_links import findable, linked, web_service
-from drimbox.box.services import Services, credential
+from drimbox.box.services import Services
 from drimbox.box.settings.consumer import ConsumerSection
 from drimbox.box.settings.importing import ConsumerCacheSection, ImportTargetSection, WorkstationsSection
 from drimbox.box.settings.pacs import PacsSection
@@ -34,7 +35,6 @@ from drimbox.importing.shelf import Shelf, sweeping
 from drimbox.importing.targets import PacsTarget, Target, WebTarget
 from drimbox.importing.workstations import ListenerSettings, Workstation, listening
 from drimbox.pacs.web_store import WebStore
-from drimbox.trust.tls import server_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,8 @@ async def _workstations(stack: AsyncExitStack, services: Services, section: Work
         port=section.port,
         idle_timeout=section.idle_timeout,
     )
-    tls = server_context(credential(section.tls)) if section.tls is not None else None
+    place = "consumer.workstations.tls"
+    tls = listener_context(services.keyring, place) if section.tls is not None else None
     await stack.enter_async_context(sweeping(shelf))
     await stack.enter_async_context(listening(settings, shelf, services.journal, tls=tls))
     return shelf
@@ -164,7 +165,7 @@ def _site_of(structures: Sequence[ConsumerStructure]) -> Callable[[ssl.SSLContex
 
 
 def _target(stack: AsyncExitStack, target: ImportTargetSection, section: PacsSection, services: Services) -> Target:
-    link = linked(section, services.trust)
+    link = linked(section, services)
     stack.callback(link.close)
     finder = findable(section, link, services)
     title = target.title or section.id

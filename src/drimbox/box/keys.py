@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import psycopg_pool
 
-from drimbox.box.places import places_of
+from drimbox.box.places import pairs_of, place_at, places_of
 from drimbox.box.settings import Settings
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError, Misconfigured
@@ -25,7 +25,7 @@ from drimbox.record.audit import Journal
 from drimbox.store.database import Pool
 from drimbox.trust.keystore import Credential
 from drimbox.trust.reload import ReloadableClientContext, ReloadableServerContext, reloadable, reloadable_client
-from drimbox.trust.tls import client_context, server_context
+from drimbox.trust.tls import Judge, client_context, server_context
 from drimbox.trust.vault import Vault, load_vault
 from drimbox.trust.watch import TrustWatch
 
@@ -34,16 +34,28 @@ _REMINDED_EVERY = 3600.0
 _log = logging.getLogger(__name__)
 
 
-async def opened(settings: Settings, pool: Pool, trust: TrustWatch, clock: Clock) -> Keyring:
-    """Every pair of the configuration and those that were installed, looked at once.
+async def opened(
+    settings: Settings, pool: Pool, trust: TrustWatch, clock: Clock, *, neighbours: bool = False
+) -> Keyring:
+    """Every pair of the configuration and those that were installed, looked at once; or ``neighbours`` alone.
 
     Raises ``Misconfigured`` (``vault-key``) for a secret that is lost.
     """
-    keyring = await asyncio.to_thread(Keyring, places_of(settings, lambda: trust.trust), clock)
+    if neighbours:
+        keyring = await asyncio.to_thread(of_neighbours, settings, trust, clock)
+    else:
+        keyring = await asyncio.to_thread(Keyring, places_of(settings, lambda: trust.trust), clock)
     async with pool.connection() as connection:
         installed = await records.installed(connection)
     await keyring.refresh(installed, vault_of(settings) if installed else None)
     return keyring
+
+
+def of_neighbours(settings: Settings, trust: TrustWatch, clock: Clock) -> Keyring:
+    """The pairs of files for the PACSs and their listener: for a command, which has no business with the others."""
+    found = [where for where, _pair in pairs_of(settings) if where[0] in ("pacs", "source") and "wado" not in where]
+    pairs = dict(pairs_of(settings))
+    return Keyring([place_at(where, pairs[where], settings, lambda: trust.trust) for where in found], clock)
 
 
 def vault_path(settings: Settings) -> Path:
@@ -63,17 +75,26 @@ def key_acts(settings: Settings, pool: Pool, keyring: Keyring, clock: Clock, jou
     return KeyActs(pool, keyring, vault_of(settings), clock, journal)
 
 
-def client_tls(keyring: Keyring, name: str, trust: TrustWatch) -> ReloadableClientContext:
-    """A client's context, always at the pair in service at a place; without one, no certificate is shown."""
-    context = reloadable_client(trust.enrol(client_context(trust.trust)))
+def client_tls(
+    keyring: Keyring, name: str, trust: TrustWatch, *, needed: bool = False, judge: Judge | None = None
+) -> ReloadableClientContext:
+    """A client's context, always at the pair in service at a place; without one, no certificate is shown.
+
+    ``judge`` is asked about servers of public authorities. Raises ``Misconfigured`` for one that is ``needed``.
+    """
+    if needed:
+        keyring.pair(name)
+    context = reloadable_client(trust.enrol(client_context(trust.trust, judge=judge)))
 
     def use(pair: Credential) -> Callable[[], None]:
-        ready = trust.enrol(client_context(trust.trust, pair))
+        ready = trust.enrol(client_context(trust.trust, pair, judge=judge))
         return lambda: context.present(ready)
 
     try:
         keyring.follow(name, use)
     except Misconfigured as error:
+        if needed:
+            raise
         _log.error("pair %s not shown: %s", name, error.reason)
     return context
 

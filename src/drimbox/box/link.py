@@ -10,8 +10,10 @@ from starlette.routing import BaseRoute
 
 from drimbox import __version__
 from drimbox.box.certificates import Market
+from drimbox.box.fronting import behind
+from drimbox.box.keys import listener_context
 from drimbox.box.notifying import mail_channel, webhook_channel
-from drimbox.box.services import Services, credential
+from drimbox.box.services import Services
 from drimbox.box.settings import Settings
 from drimbox.box.settings.link import LinkSection
 from drimbox.foundation.errors import Misconfigured
@@ -27,7 +29,6 @@ from drimbox.link.web.desk import Portal
 from drimbox.manifest.read import read_manifest
 from drimbox.publication.archive import Archive
 from drimbox.publication.incidents import Incidents
-from drimbox.trust.tls import server_context
 
 
 def nothing_inside(_opened: Opened) -> Sequence[BaseRoute]:
@@ -68,8 +69,13 @@ async def running(
                 per_minute=section.requests_per_minute,
             )
         )
-        tls = _tls(section, market)
-        await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
+        if section.proxy is not None:
+            address = (section.host, section.port)
+            fronted = behind(app, section.proxy, services.trust, services.keyring, "link.tls", address)
+            await stack.enter_async_context(fronted)
+        else:
+            tls = _tls(services, section, market)
+            await stack.enter_async_context(serving(app, host=section.host, port=section.port, tls=tls))
         yield
 
 
@@ -83,10 +89,10 @@ def public_url(settings: Settings) -> str:
     return f"https://{market.host}"
 
 
-def _tls(section: LinkSection, market: Market | None) -> ssl.SSLContext:
+def _tls(services: Services, section: LinkSection, market: Market | None) -> ssl.SSLContext:
     """The market certificate, always the newest one; else the pair of a listener behind a proxy."""
     if section.tls is not None:
-        return server_context(credential(section.tls))
+        return listener_context(services.keyring, "link.tls")
     if market is None:
         raise Misconfigured("[link] demande [market_certificate]", code="link-none")
     return market.context
@@ -116,7 +122,7 @@ def _patients(services: Services, section: LinkSection, place: str) -> OneTimeCo
 def _senders(services: Services, section: LinkSection, place: str) -> tuple[Sender, ...]:
     found: list[Sender] = []
     if section.webhook is not None:
-        found.append(WebhookSender(webhook_channel(section.webhook, services.http), place))
+        found.append(WebhookSender(webhook_channel(section.webhook, services.http, services.trust_keeper.judge), place))
     if section.mail is not None:
-        found.append(MailSender(mail_channel(section.mail, (), services.clock), place))
+        found.append(MailSender(mail_channel(section.mail, (), services.clock, services.trust_keeper.judge), place))
     return tuple(found)

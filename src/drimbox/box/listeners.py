@@ -6,9 +6,9 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
-from drimbox.box.services import credential
+from drimbox.box.keys import listener_context
 from drimbox.box.settings.common import KeyPair
-from drimbox.trust.tls import server_context
+from drimbox.keyring.keeper import Keyring
 from drimbox.trust.watch import TrustWatch
 
 
@@ -23,11 +23,12 @@ class Listener(Protocol):
     def client_revocation_lists(self) -> tuple[Path, ...]: ...
 
 
-def listener_tls(listener: Listener, trust: TrustWatch) -> ssl.SSLContext | None:
-    """None for a listener in clear; revocation lists are taken in as they are renewed. Raises ``Misconfigured``."""
+def listener_tls(listener: Listener, trust: TrustWatch, keyring: Keyring, place: str) -> ssl.SSLContext | None:
+    """None for a listener in clear. Its pair is at ``place`` in the ``keyring``.
+
+    A new pair and newer revocation lists are taken in while it serves. Raises ``Misconfigured``.
+    """
     if listener.tls is None:
         return None
-    if not listener.client_roots:
-        return server_context(credential(listener.tls))
-    theirs = trust.beside(listener.client_roots, listener.client_revocation_lists)
-    return theirs.enrol(server_context(credential(listener.tls), theirs.trust))
+    theirs = trust.beside(listener.client_roots, listener.client_revocation_lists) if listener.client_roots else None
+    return listener_context(keyring, place, theirs)

@@ -25,11 +25,11 @@ def local_archives(stack: AsyncExitStack, services: Services, section: ConsumerS
     listener = section.local.receiver
     desk = stack.enter_context(inbox.opened(services.settings.box.state_dir / "local-studies"))
     if listener is not None:
-        tls = listener_tls(listener, services.trust)
+        tls = listener_tls(listener, services.trust, services.keyring, "consumer.local.receiver.tls")
         stack.enter_context(receiving(receiver_settings(listener, sections), desk, tls=tls))
     found: dict[str, PatientArchive] = {}
     for one in sections:
-        link = linked(one, services.trust)
+        link = linked(one, services)
         stack.callback(link.close)
         archive = viewable(one, link, desk, listener.ae_title if listener is not None else None, services)
         if archive is None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from drimbox.box.link import public_url
 from drimbox.box.settings import Settings
-from drimbox.box.settings.common import TlsServer
+from drimbox.box.settings.common import KeyPair, ProxySection, TlsServer
+from drimbox.box.settings.link import LinkSection
+from drimbox.certificates.handing import file_of
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_proxy import ADDRESS_FIELD, CERTIFICATE_FIELD
 from drimbox.trust.keystore import read_certificates
@@ -62,36 +66,101 @@ def nginx_configuration(settings: Settings, authorities: Path | None = None) -> 
     fronted = list(_fronted(settings))
     if not fronted:
         raise Misconfigured(
-            "Aucune écoute n'est derrière un mandataire : ajoutez [source.wado.proxy], [consumer.proxy] ou "
-            "[console.proxy] avec socket",
+            "Aucune écoute n'est derrière un mandataire : ajoutez [source.wado.proxy], [consumer.proxy], "
+            "[console.proxy] ou [link.proxy] avec socket",
             code="nginx-none",
         )
-    return "\n".join([_HEAD, *(_server(settings, name, section, authorities) for name, section in fronted)])
+    return "\n".join([_HEAD, *(_server(settings, front, authorities) for front in fronted), *_challenges(settings)])
 
 
-def _fronted(settings: Settings) -> Iterator[tuple[str, TlsServer]]:
-    """The listeners behind a proxy, each with a name for nginx."""
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """A listener behind a proxy: ``name`` for nginx, what nginx shows, and where the box listens."""
+
+    name: str
+    public_url: str
+    certificate: Path
+    key: Path
+    password_file: Path | None
+    proxy: ProxySection
+    host: str
+    port: int
+
+
+def _fronted(settings: Settings) -> Iterator[_Front]:
+    """The listeners behind a proxy. Raises ``Misconfigured`` (``nginx-pair``)."""
     for name in type(settings).model_fields:
         section = getattr(settings, name)
         if name == "source":
             section, name = (section.wado if section is not None else None), "db"
         if isinstance(section, TlsServer) and section.proxy is not None:
-            yield name, section
+            pair = _pair(section.tls, section.public_url)
+            yield _Front(name, section.public_url, *pair, section.proxy, section.host, section.port)
+    link = settings.link
+    if link is not None and link.proxy is not None:
+        url = public_url(settings)
+        yield _Front("vi", url, *_market_pair(settings, link, url), link.proxy, link.host, link.port)
 
 
-def _server(settings: Settings, name: str, section: TlsServer, authorities: Path | None) -> str:
-    certificate, key = section.tls.certificate, section.tls.key
-    if certificate is None or key is None:
+def _pair(tls: KeyPair, url: str) -> tuple[Path, Path, Path | None]:
+    if tls.certificate is None or tls.key is None:
         raise Misconfigured(
-            f"nginx ne lit que des fichiers PEM : donnez certificate et key au tls de l'écoute {section.public_url}",
+            f"nginx ne lit que des fichiers PEM : donnez certificate et key au tls de l'écoute {url}",
             code="nginx-pair",
         )
-    public = urlsplit(section.public_url)
+    return tls.certificate, tls.key, tls.password_file
+
+
+def _market_pair(settings: Settings, link: LinkSection, url: str) -> tuple[Path, Path, Path | None]:
+    """What the box hands over; else the pair of the listener, which the site keeps as it likes."""
+    market = settings.market_certificate
+    if market is not None and market.nginx is not None:
+        file = file_of(market.nginx.folder, market.host)
+        return file, file, market.nginx.password_file
+    if link.tls is not None and link.proxy is not None and link.proxy.socket is not None:
+        return _pair(link.tls, url)
+    raise Misconfigured(
+        f"nginx n'a pas de certificat pour {url} : ajoutez [market_certificate.nginx], par quoi la DRIMbox le lui "
+        "remet, ou le tls de [link]",
+        code="nginx-pair",
+    )
+
+
+def _challenges(settings: Settings) -> Iterator[str]:
+    """Port 80 of the viewer host: all of it goes to the box, which answers HTTP-01 and sends the rest to https."""
+    market, link = settings.market_certificate, settings.link
+    if market is None or link is None or link.proxy is None or market.validation != "http-01":
+        return
+    host = f"[{market.http_host}]" if ":" in market.http_host else market.http_host
+    lines = [
+        "# HTTP-01 (control point C17), and a redirect to https; nothing else.",
+        "server {",
+        "    listen 80;",
+        "    listen [::]:80;",
+        f"    server_name {market.host};",
+        "    server_tokens off;",
+        "    client_max_body_size 1k;",
+        "    client_header_timeout 10s;",
+        "    keepalive_timeout 5s;",
+        "    location / {",
+        f"        proxy_pass http://{host}:{market.http_port};",
+        "        proxy_set_header Host $http_host;",
+        "        proxy_connect_timeout 5s;",
+        "        proxy_read_timeout 30s;",
+        "    }",
+        "}",
+        "",
+    ]
+    yield "\n".join(lines)
+
+
+def _server(settings: Settings, front: _Front, authorities: Path | None) -> str:
+    public = urlsplit(front.public_url)
     port = public.port or 443
-    upstream = f"drimbox_{name}"
+    upstream = f"drimbox_{front.name}"
     lines = [
         f"upstream {upstream} {{",
-        f"    server {_upstream(section)};",
+        f"    server {_upstream(front)};",
         "    keepalive 32;",
         "    # Shorter than the box's own: a connection is never used while the box closes it.",
         "    keepalive_timeout 20s;",
@@ -102,13 +171,13 @@ def _server(settings: Settings, name: str, section: TlsServer, authorities: Path
         f"    listen [::]:{port} ssl;",
         f"    server_name {public.hostname};",
         "    server_tokens off;",
-        f"    ssl_certificate {_quoted(certificate)};",
-        f"    ssl_certificate_key {_quoted(key)};",
+        f"    ssl_certificate {_quoted(front.certificate)};",
+        f"    ssl_certificate_key {_quoted(front.key)};",
     ]
-    if section.tls.password_file is not None:
-        lines.append(f"    ssl_password_file {_quoted(section.tls.password_file)};")
+    if front.password_file is not None:
+        lines.append(f"    ssl_password_file {_quoted(front.password_file)};")
     lines += [_TLS.rstrip()]
-    if name == "db":
+    if front.name == "db":
         lines += [
             f"    ssl_client_certificate {_quoted(_authorities(settings, authorities))};",
             "    ssl_verify_client on;",
@@ -121,8 +190,8 @@ def _server(settings: Settings, name: str, section: TlsServer, authorities: Path
         "    client_body_timeout 60s;",
         "    keepalive_timeout 30s;",
         "    location / {",
-        f"        proxy_pass {'http' if section.proxy and section.proxy.socket else 'https'}://{upstream};",
-        textwrap.indent(_elsewhere(section), "        ") + _LOCATION.rstrip(),
+        f"        proxy_pass {'http' if front.proxy.socket else 'https'}://{upstream};",
+        textwrap.indent(_elsewhere(front), "        ") + _LOCATION.rstrip(),
         "    }",
         "}",
         "",
@@ -130,19 +199,18 @@ def _server(settings: Settings, name: str, section: TlsServer, authorities: Path
     return "\n".join(lines)
 
 
-def _upstream(section: TlsServer) -> str:
-    assert section.proxy is not None
-    if section.proxy.socket is not None:
-        return f"unix:{section.proxy.socket}"
-    host = f"[{section.host}]" if ":" in section.host else section.host
-    return f"{host}:{section.port}"
+def _upstream(front: _Front) -> str:
+    if front.proxy.socket is not None:
+        return f"unix:{front.proxy.socket}"
+    host = f"[{front.host}]" if ":" in front.host else front.host
+    return f"{host}:{front.port}"
 
 
-def _elsewhere(section: TlsServer) -> str:
+def _elsewhere(front: _Front) -> str:
     """To a box on another machine: over TLS, with nginx's own certificate, which the site puts in these places."""
-    if section.proxy is None or section.proxy.socket is not None:
+    if front.proxy.socket is not None:
         return ""
-    public = urlsplit(section.public_url)
+    public = urlsplit(front.public_url)
     return (
         "proxy_ssl_certificate /etc/nginx/drimbox/client.pem;\n"
         "proxy_ssl_certificate_key /etc/nginx/drimbox/client.key;\n"

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from drimbox.box.settings import Settings
 from drimbox.box.settings.journal import SmtpSection, WebhookSection
+from drimbox.box.trusting import judge_at_rest
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import DrimboxError, Refused
 from drimbox.foundation.http_client import HttpClient
@@ -19,11 +20,13 @@ from drimbox.notification.webhook import WebhookChannel
 from drimbox.publication.incidents import Incidents
 from drimbox.store.database import Connection, Pool
 from drimbox.trust.keystore import read_file
-from drimbox.trust.tls import public_client_context
+from drimbox.trust.tls import Judge, public_client_context
 
 
 @asynccontextmanager
-async def notifying(settings: Settings, pool: Pool, http: HttpClient, clock: Clock) -> AsyncIterator[None]:
+async def notifying(
+    settings: Settings, pool: Pool, http: HttpClient, clock: Clock, judge: Judge | None = None
+) -> AsyncIterator[None]:
     """Tell by every channel of the configuration as long as the block lasts. Raises ``Misconfigured``."""
     section = settings.notifications
     if section is None:
@@ -37,7 +40,7 @@ async def notifying(settings: Settings, pool: Pool, http: HttpClient, clock: Clo
     manner = Manner(
         settings.box.name, _console(settings), section.every_minutes * 60, section.warnings, always=(reminders.EXPIRY,)
     )
-    tellers = [Teller(pool, clock, one, manner, open_incident) for one in _channels(settings, http, clock)]
+    tellers = [Teller(pool, clock, one, manner, open_incident) for one in _channels(settings, http, clock, judge)]
     async with telling(tellers, poll=manner.poll):
         yield
 
@@ -49,7 +52,7 @@ def tried(settings: Settings) -> str:
         said, failed = [], []
         clock = SystemClock()
         async with HttpClient() as http:
-            for channel in _channels(settings, http, clock):
+            for channel in _channels(settings, http, clock, judge_at_rest(settings)):
                 try:
                     await channel.tell(example(settings.box.name, _console(settings), clock.now()))
                     said.append(f"{channel.name} : envoyé")
@@ -66,17 +69,19 @@ def tried(settings: Settings) -> str:
     return asyncio.run(work())
 
 
-def _channels(settings: Settings, http: HttpClient, clock: Clock) -> Sequence[Channel]:
+def _channels(settings: Settings, http: HttpClient, clock: Clock, judge: Judge | None) -> Sequence[Channel]:
     section = settings.notifications
     found: list[Channel] = []
     if section is not None and section.mail is not None:
-        found.append(mail_channel(section.mail, section.mail.recipients, clock))
+        found.append(mail_channel(section.mail, section.mail.recipients, clock, judge))
     if section is not None and section.webhook is not None:
-        found.append(webhook_channel(section.webhook, http))
+        found.append(webhook_channel(section.webhook, http, judge))
     return found
 
 
-def mail_channel(section: SmtpSection, recipients: Sequence[str], clock: Clock) -> MailChannel:
+def mail_channel(
+    section: SmtpSection, recipients: Sequence[str], clock: Clock, judge: Judge | None = None
+) -> MailChannel:
     """A way to send e-mails. Raises ``Misconfigured``."""
     file = section.password_file
 
@@ -87,7 +92,7 @@ def mail_channel(section: SmtpSection, recipients: Sequence[str], clock: Clock) 
         host=section.host,
         port=section.port,
         security=section.security,
-        tls=None if section.security == "none" else public_client_context(section.roots),
+        tls=None if section.security == "none" else public_client_context(section.roots, judge=judge),
         sender=section.sender,
         recipients=recipients,
         clock=clock,
@@ -96,14 +101,14 @@ def mail_channel(section: SmtpSection, recipients: Sequence[str], clock: Clock) 
     )
 
 
-def webhook_channel(section: WebhookSection, http: HttpClient) -> WebhookChannel:
+def webhook_channel(section: WebhookSection, http: HttpClient, judge: Judge | None = None) -> WebhookChannel:
     """A way to call a service of the site. Raises ``Misconfigured``."""
     file = section.secret_file
 
     def secret() -> bytes:
         return read_file(file).strip() if file is not None else b""
 
-    return WebhookChannel(http, section.url, public_client_context(section.roots), secret)
+    return WebhookChannel(http, section.url, public_client_context(section.roots, judge=judge), secret)
 
 
 def _console(settings: Settings) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drimbox.box import keys
 from drimbox.box.pacs_links import linked_for_echo, ways_of, web_finder
 from drimbox.box.settings import Settings
 from drimbox.box.settings.pacs import PacsSection
@@ -13,6 +14,7 @@ from drimbox.box.trusting import trust_at_rest
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_client import HttpClient
+from drimbox.keyring.keeper import Keyring
 from drimbox.pacs.access import Abilities, probed
 from drimbox.trust.watch import TrustWatch
 
@@ -27,6 +29,7 @@ class _Means:
     clock: Clock
     http: HttpClient
     trust: TrustWatch
+    keyring: Keyring
 
 
 def told(settings: Settings, pacs: str = "") -> tuple[str, bool]:
@@ -41,14 +44,16 @@ def told(settings: Settings, pacs: str = "") -> tuple[str, bool]:
 async def _told(settings: Settings, chosen: list[PacsSection]) -> tuple[str, bool]:
     trust = trust_at_rest(settings)
     async with HttpClient() as http:
-        means = _Means(settings, SystemClock(), http, trust)
+        clock = SystemClock()
+        # No database is opened for it: a pair that was installed there is not shown.
+        means = _Means(settings, clock, http, trust, keys.of_neighbours(settings, trust, clock))
         found = await asyncio.gather(*(_probed(section, means) for section in chosen))
     lines = [line for section, one in zip(chosen, found, strict=True) for line in _lines(section, one, means)]
     return "\n".join(lines), not any(one.problems for one in found)
 
 
 async def _probed(section: PacsSection, means: _Means) -> Abilities:
-    link = linked_for_echo(section, means.trust)
+    link = linked_for_echo(section, means)
     try:
         return await probed(link, web_finder(section, link, means))
     finally:

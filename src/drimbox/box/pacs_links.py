@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from drimbox.box.services import credential
+from drimbox.box.keys import client_tls
+from drimbox.box.places import pacs_place
 from drimbox.box.settings import Settings
 from drimbox.box.settings.pacs import PacsNode, PacsSection, PacsTls, PacsWeb
 from drimbox.box.settings.source import DicomListener
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.http_client import HttpClient
+from drimbox.keyring.keeper import Keyring
 from drimbox.pacs.access import AnyFinder, AnySource, PacsAccess
 from drimbox.pacs.contents import Contents
 from drimbox.pacs.dicomweb import DicomWeb, WebService
@@ -48,6 +50,8 @@ class Means(Protocol):
     def http(self) -> HttpClient: ...
     @property
     def trust(self) -> TrustWatch: ...
+    @property
+    def keyring(self) -> Keyring: ...
 
 
 def described(section: PacsSection) -> Pacs:
@@ -76,16 +80,16 @@ def described(section: PacsSection) -> Pacs:
     )
 
 
-def linked(section: PacsSection, trust: TrustWatch) -> PacsLink:
+def linked(section: PacsSection, services: Means) -> PacsLink:
     """The link to it; to be closed. Raises ``Misconfigured`` for certificates that cannot be used."""
-    return PacsLink(described(section), tls=_dicom_tls(section, trust))
+    return PacsLink(described(section), tls=_dicom_tls(section, services))
 
 
-def linked_for_echo(section: PacsSection, trust: TrustWatch) -> PacsLink:
+def linked_for_echo(section: PacsSection, services: Means) -> PacsLink:
     """A link for an echo now and then: one association, and little patience; to be closed. Raises ``Misconfigured``."""
     patience = min(section.answer_timeout, _ECHO_SECONDS)
     pacs = replace(described(section), answer_timeout=patience, max_associations=1, max_queries=1)
-    return PacsLink(pacs, tls=_dicom_tls(section, trust))
+    return PacsLink(pacs, tls=_dicom_tls(section, services))
 
 
 def accessible(section: PacsSection, link: PacsLink, inbox: Inbox, destination_ae: str, services: Means) -> PacsAccess:
@@ -194,18 +198,23 @@ def web_service(section: PacsWeb, pacs_id: str, services: Means) -> WebService:
     password = ""
     if section.password_file is not None:
         password = read_file(section.password_file).decode("utf-8").strip()
-    tls = _client_tls(section, services.trust)
+    tls = _client_tls(section, services, pacs_place(services.settings, pacs_id, "dicomweb"))
     return WebService(services.http, DicomWeb(section.url, tls, section.user, password), pacs_id)
 
 
-def _dicom_tls(section: PacsSection, trust: TrustWatch) -> ssl.SSLContext | None:
-    return _client_tls(section.tls, trust) if section.tls is not None else None
+def _dicom_tls(section: PacsSection, services: Means) -> ssl.SSLContext | None:
+    if section.tls is None:
+        return None
+    return _client_tls(section.tls, services, pacs_place(services.settings, section.id, "tls"))
 
 
-def _client_tls(section: PacsTls | PacsWeb, trust: TrustWatch) -> ssl.SSLContext:
-    ours = credential(section.client) if section.client is not None else None
+def _client_tls(section: PacsTls | PacsWeb, services: Means, place: str) -> ssl.SSLContext:
+    """Always with our pair of the moment, where it asks for one."""
+    trust = services.trust
     theirs = trust.beside(section.roots, section.revocation_lists) if section.roots else trust
-    return theirs.enrol(client_context(theirs.trust, ours))
+    if section.client is None:
+        return theirs.enrol(client_context(theirs.trust))
+    return client_tls(services.keyring, place, theirs, needed=True)
 
 
 def _ways(section: PacsSection, what: str, available: Mapping[str, object], services: Means) -> Ways:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -66,11 +66,9 @@ def place_at(where: Where, pair: KeyPair, settings: Settings, believed: Believed
             use = "ORG AUTH_CLI (Pro Santé Connect)"
             return Place("psc.auth", box, use, pair.source, lambda: replace(asked, trust=believed()))
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-    # Pages for people are served by the pair of the moment; the listeners and clients of RIS and PACS took theirs.
-    fixed = where not in (("console", "tls"), ("consumer", "tls"))
     side, kind = ("serveur", Profile.SERVER) if where[-1] == "tls" else ("client", None)
     asked = Demand(kind)
-    return Place(name, box, f"{side} TLS ({name})", pair.source, lambda: asked, fixed)
+    return Place(name, box, f"{side} TLS ({name})", pair.source, lambda: asked)
 
 
 def structure_places(section: StructureSection, environment: Range, believed: Believed) -> tuple[Place, Place]:
@@ -85,6 +83,12 @@ def structure_places(section: StructureSection, environment: Range, believed: Be
         place("auth", "ORG AUTH_CLI", section.auth, Profile.AUTH),
         place("sign", "ORG SIGN", section.sign, Profile.SIGN),
     )
+
+
+def pacs_place(settings: Settings, pacs_id: str, way: Literal["tls", "dicomweb"]) -> str:
+    """The name of the place of the pair that we show to a PACS."""
+    index = next(number for number, one in enumerate(settings.pacs) if one.id == pacs_id)
+    return f"pacs[{index}].{way}.client"
 
 
 def structure_place(structure: str, word: str) -> str:

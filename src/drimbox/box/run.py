@@ -61,7 +61,7 @@ async def _run(settings: Settings, dsn: str) -> int:
         keeper = await stack.enter_async_context(
             journal.kept(settings, pool, common.patient_key, common.journal, common.clock)
         )
-        await stack.enter_async_context(notifying(settings, pool, common.http, common.clock))
+        await stack.enter_async_context(notifying(settings, pool, common.http, common.clock, common.trust_keeper.judge))
         viewer = Path(os.environ.get("DRIMBOX_HOME", Path.cwd())) / "var" / "viewer"
         parts_of_source: source.Running | None = None
         if settings.source is not None:
@@ -78,6 +78,7 @@ async def _run(settings: Settings, dsn: str) -> int:
                 http=common.http,
                 clock=common.clock,
                 journal=common.journal,
+                judge=common.trust_keeper.judge,
             )
             market = await stack.enter_async_context(certificates.running(parts))
         if settings.link is not None and parts_of_source is not None:

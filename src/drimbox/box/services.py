@@ -16,7 +16,7 @@ from drimbox.box import keys
 from drimbox.box.places import structure_place
 from drimbox.box.settings import Settings
 from drimbox.box.settings.common import KeyPair
-from drimbox.box.trusting import TrustKeeper, fetching, list_keeper, trust_of
+from drimbox.box.trusting import TrustKeeper, fetching, list_keeper, public_lists, trust_of
 from drimbox.box.whitelisting import WhitelistDesk, whitelist_keeper
 from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.http_client import HttpClient
@@ -30,6 +30,7 @@ from drimbox.record.pseudonym import PatientKey, load_patient_key
 from drimbox.store.database import Pool
 from drimbox.trust.fitness import Demand, fitting
 from drimbox.trust.keystore import Credential, read_file
+from drimbox.trust.tls import Judge
 from drimbox.trust.token import Tokens
 from drimbox.trust.watch import TrustWatch
 
@@ -71,7 +72,7 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
         lists = list_keeper(settings, fetching(http), clock)
         trust = trust_of(settings, lists)
         keyring = await keys.opened(settings, pool, trust, clock)
-        kept = TrustKeeper(trust, lists, pool, clock)
+        kept = TrustKeeper(trust, lists, public_lists(settings, fetching(http), clock), pool, clock)
         journal = Journal(pool, key)
         whitelist = whitelist_keeper(settings, http, clock, trust, pool)
         desk = WhitelistDesk(
@@ -91,7 +92,7 @@ async def opened(settings: Settings, pool: Pool) -> AsyncIterator[Services]:
             trust=trust,
             trust_keeper=kept,
             dmp=_dmp(settings, http, clock),
-            psc=_psc(settings, http, clock, trust, keyring),
+            psc=_psc(settings, http, clock, trust, keyring, kept.judge),
             whitelist=whitelist,
             whitelist_desk=desk,
             journal=journal,
@@ -134,16 +135,20 @@ def _dmp(settings: Settings, http: HttpClient, clock: Clock) -> DmpClient:
     )
 
 
-def _psc(settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, keyring: Keyring) -> PscClient:
+def _psc(
+    settings: Settings, http: HttpClient, clock: Clock, trust: TrustWatch, keyring: Keyring, judge: Judge | None
+) -> PscClient:
     psc = settings.psc
     secret = None
     if psc.client_secret_file is not None:
         secret = read_file(psc.client_secret_file).strip().decode("utf-8")
-    tls = psc_tls(settings, trust, keyring)
+    tls = psc_tls(settings, trust, keyring, judge=judge)
     return PscClient(http, tls, psc.discovery, psc.client_id, secret, clock, psc.timeout, psc.acr, psc.scope)
 
 
-def psc_tls(settings: Settings, trust: TrustWatch, keyring: Keyring, *, proxy: bool = False) -> ssl.SSLContext:
+def psc_tls(
+    settings: Settings, trust: TrustWatch, keyring: Keyring, *, proxy: bool = False, judge: Judge | None = None
+) -> ssl.SSLContext:
     """How this box shows itself to PSC (RFC 8705), or to the ``proxy`` e-Sante before it, which is no public server.
 
     Where the pair cannot be used PSC will not know us, and the rest goes on; one that comes later is taken up.
@@ -152,6 +157,7 @@ def psc_tls(settings: Settings, trust: TrustWatch, keyring: Keyring, *, proxy: b
     place = "psc.auth" if psc.auth is not None else structure_place(settings.structures[0].id, "auth")
     if problem := keyring.standing(place).problem:
         _log.error("certificate for Pro Sante Connect: %s", problem)
+    if not psc.roots or proxy:
+        return keys.client_tls(keyring, place, trust)
     # A public CA: its revocation lists are not among those of IGC-Sante.
-    public = TrustWatch(psc.roots) if psc.roots and not proxy else None
-    return keys.client_tls(keyring, place, public or trust)
+    return keys.client_tls(keyring, place, TrustWatch(psc.roots), judge=judge)

@@ -73,7 +73,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Receive, publish and serve until the block ends. Raises ``Misconfigured``, ``OSError``."""
     async with AsyncExitStack() as stack:
-        links = {p.id: linked(p, services.trust) for p in services.settings.pacs}
+        links = {p.id: linked(p, services) for p in services.settings.pacs}
         for link in links.values():
             stack.callback(link.close)
         accesses = _accesses(stack, services, section, links)
@@ -96,9 +96,8 @@ def _accesses(
     """The receiver for what the PACSs move to us, and every way to each of them."""
     pacs = services.settings.pacs
     desk = stack.enter_context(inbox.opened(spool_of(services.settings)))
-    stack.enter_context(
-        receiving(receiver_settings(section.dicom, pacs), desk, tls=listener_tls(section.dicom, services.trust))
-    )
+    tls = listener_tls(section.dicom, services.trust, services.keyring, "source.dicom.tls")
+    stack.enter_context(receiving(receiver_settings(section.dicom, pacs), desk, tls=tls))
     return {one.id: accessible(one, links[one.id], desk, section.dicom.ae_title, services) for one in pacs}
 
 
@@ -245,7 +244,7 @@ async def _reports(
         orders=orders,
     )
     limits = Limits(hl7.max_message_bytes, hl7.max_connections, hl7.idle_timeout, hl7.message_timeout)
-    tls = listener_tls(hl7, services.trust)
+    tls = listener_tls(hl7, services.trust, services.keyring, "source.hl7.tls")
     await stack.enter_async_context(listening(intake.receive, host=hl7.host, port=hl7.port, limits=limits, tls=tls))
 
 
@@ -263,7 +262,7 @@ async def _notes(stack: AsyncExitStack, services: Services, section: IocmSection
         max_associations=section.max_associations,
         message_timeout=section.message_timeout,
     )
-    tls = listener_tls(section, services.trust)
+    tls = listener_tls(section, services.trust, services.keyring, "source.iocm.tls")
     notes = iocm_listener.listening(
         settings, services.pool, open_incident=incidents.open_for_note, journal=services.journal, tls=tls
     )

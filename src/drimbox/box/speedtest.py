@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from drimbox.box import keys
 from drimbox.box.listeners import listener_tls
 from drimbox.box.operator import shell_user
 from drimbox.box.pacs_links import accessible, linked, receiver_settings
@@ -21,6 +22,7 @@ from drimbox.foundation.clock import Clock, SystemClock
 from drimbox.foundation.errors import Misconfigured
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.uids import is_uid
+from drimbox.keyring.keeper import Keyring
 from drimbox.pacs import inbox
 from drimbox.pacs.dimse.receiver import receiving
 from drimbox.record.audit import Journal
@@ -49,6 +51,7 @@ class _Means:
     clock: Clock
     http: HttpClient
     trust: TrustWatch
+    keyring: Keyring
 
 
 def measured(settings: Settings, options: Options) -> str:
@@ -91,14 +94,14 @@ async def _by_itself(settings: Settings, section: SourceSection, options: Option
         await asyncio.to_thread(database.migrate, dsn)
         pool = await stack.enter_async_context(database.opened(dsn, size=1))
         http = await stack.enter_async_context(HttpClient())
-        means = _Means(settings, clock, http, trust)
+        keyring = await keys.opened(settings, pool, trust, clock, neighbours=True)
+        means = _Means(settings, clock, http, trust, keyring)
         desk = stack.enter_context(inbox.opened(spool_of(settings)))
-        stack.enter_context(
-            receiving(receiver_settings(section.dicom, settings.pacs), desk, tls=listener_tls(section.dicom, trust))
-        )
+        tls = listener_tls(section.dicom, trust, keyring, "source.dicom.tls")
+        stack.enter_context(receiving(receiver_settings(section.dicom, settings.pacs), desk, tls=tls))
         accesses = {}
         for one in settings.pacs:
-            link = linked(one, trust)
+            link = linked(one, means)
             stack.callback(link.close)
             accesses[one.id] = accessible(one, link, desk, section.dicom.ae_title, means)
         record = recording(Journal(pool))(shell_user().person)

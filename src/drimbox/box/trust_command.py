@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cryptography import x509
 
 from drimbox.box.settings import Settings
-from drimbox.box.trusting import fetching, list_keeper, trust_at_rest
+from drimbox.box.trusting import fetching, list_keeper, public_lists, trust_at_rest
 from drimbox.foundation.clock import PARIS, SystemClock
 from drimbox.foundation.errors import Misconfigured, Unavailable
 from drimbox.foundation.http_client import HttpClient
@@ -44,9 +44,14 @@ def _addresses(settings: Settings) -> list[str]:
         raise Unavailable("rien n'est téléchargé ici", code="not-fetched")
 
     states = list_keeper(settings, nothing, SystemClock()).states
+    public = public_lists(settings, nothing, SystemClock())
+    lines = ["Listes téléchargées :", *_states(states)]
     if not states:
-        return ["Aucune liste n'est téléchargée : ni adresse configurée, ni adresse dans les certificats."]
-    return ["Listes téléchargées :", *_states(states)]
+        lines = ["Aucune liste n'est téléchargée : ni adresse configurée, ni adresse dans les certificats."]
+    if public is None:
+        return [*lines, "Serveurs des autorités publiques : révocation non vérifiée (trust.public_revocation)."]
+    head = "Serveurs des autorités publiques, listes que leurs certificats nomment :"
+    return [*lines, head, *(_states(public.states) or ["  aucune n'a encore été rencontrée"])]
 
 
 def fetched(settings: Settings) -> str:
@@ -55,10 +60,14 @@ def fetched(settings: Settings) -> str:
     async def work() -> Sequence[ListState]:
         async with HttpClient() as http:
             keeper = list_keeper(settings, fetching(http), SystemClock())
-            if not keeper.states:
-                raise Misconfigured("Aucune adresse de liste de révocation n'est connue", code="revocation-none")
+            public = public_lists(settings, fetching(http), SystemClock())
             await keeper.round(all_of_them=True)
-            return keeper.states
+            if public is not None:
+                await public.round(all_of_them=True)
+            states = (*keeper.states, *(public.states if public is not None else ()))
+            if not states:
+                raise Misconfigured("Aucune adresse de liste de révocation n'est connue", code="revocation-none")
+            return states
 
     states = asyncio.run(work())
     text = "\n".join(_states(states))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -22,7 +24,8 @@ from drimbox.publication.incidents import Incidents
 from drimbox.store.database import Pool
 from drimbox.trust.distribution import MAX_LIST_BYTES, Fetch, ListKeeper, ListState, addresses
 from drimbox.trust.keystore import read_certificates
-from drimbox.trust.tls import public_client_context
+from drimbox.trust.public import PublicLists
+from drimbox.trust.tls import Judge, public_client_context
 from drimbox.trust.token import Tokens
 from drimbox.trust.watch import TrustWatch
 
@@ -107,12 +110,48 @@ def fetching(http: HttpClient) -> Fetch:
     return fetch
 
 
+def has_public_servers(settings: Settings) -> bool:
+    """Does the box call a server that a public authority certifies?"""
+    market, link, told = settings.market_certificate, settings.link, settings.notifications
+    mails = [section.mail for section in (link, told) if section is not None and section.mail is not None]
+    hooks = [section.webhook for section in (link, told) if section is not None and section.webhook is not None]
+    ordered = market is not None and bool(market.authorities)
+    return bool(settings.psc.roots) or ordered or bool(hooks) or any(mail.security != "none" for mail in mails)
+
+
+def public_lists(settings: Settings, fetch: Fetch, clock: Clock) -> PublicLists | None:
+    """What judges the servers of public authorities; None where they are not judged."""
+    section = settings.trust
+    if section.public_revocation == "off" or not section.revocation_fetch:
+        return None
+    return PublicLists(
+        fetch,
+        clock,
+        settings.box.state_dir / "revocation" / "public",
+        section.public_revocation,
+        every=dt.timedelta(hours=section.revocation_hours),
+    )
+
+
+def judge_at_rest(settings: Settings) -> Judge | None:
+    """The judge of a command: by the lists on disk. Those that it lacks are noted, for a box or ``trust fetch``."""
+
+    async def nothing(_url: str) -> bytes:
+        raise Rejected("rien n'est téléchargé ici", code="not-fetched")
+
+    lists = public_lists(settings, nothing, SystemClock())
+    return lists.judge if lists is not None else None
+
+
 class TrustKeeper:
     """Keeps the trust of a running box up to date, and tells the operator when a list is not renewed in time."""
 
-    def __init__(self, trust: TrustWatch, lists: ListKeeper, pool: Pool, clock: Clock) -> None:
+    def __init__(
+        self, trust: TrustWatch, lists: ListKeeper, public: PublicLists | None, pool: Pool, clock: Clock
+    ) -> None:
         self._trust = trust
         self._lists = lists
+        self._public = public
         self._pool = pool
         self._clock = clock
         self._incidents = Incidents(pool, clock)
@@ -120,11 +159,17 @@ class TrustKeeper:
         self._told: set[str] | None = None
         # Lists are taken in by one thread at a time.
         self._turn = asyncio.Lock()
+        self._asked = asyncio.Event()
 
     @property
     def states(self) -> tuple[ListState, ...]:
         """Every list that is fetched."""
-        return self._lists.states
+        return (*self._lists.states, *(self._public.states if self._public is not None else ()))
+
+    @property
+    def judge(self) -> Judge | None:
+        """Who judges the servers of public authorities; None where nobody does."""
+        return self._public.judge if self._public is not None else None
 
     async def round(self, *, all_of_them: bool = False) -> None:
         """Fetch what is due and judge by it from now on."""
@@ -132,6 +177,8 @@ class TrustKeeper:
             if await self._lists.round(all_of_them=all_of_them):
                 # New contexts are made: connections go on meanwhile.
                 await asyncio.to_thread(self._trust.take_in, self._lists.lists)
+            if self._public is not None:
+                await self._public.round(all_of_them=all_of_them)
         try:
             await self._tell()
         except DATABASE_ERRORS as error:
@@ -142,10 +189,22 @@ class TrustKeeper:
         return (self._follow_files(), self._go_on())
 
     async def _go_on(self) -> None:
-        while (due := self._lists.next_due) is not None:
+        if self._public is not None:
+            loop = asyncio.get_running_loop()
+            # Connections are made in threads too.
+            self._public.asked = partial(_wake, loop, self._asked)
+        while True:
+            self._asked.clear()
             await self.round()
-            due = self._lists.next_due or due
-            await asyncio.sleep(min(max((due - self._clock.now()).total_seconds(), 1.0), _LONGEST))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), self._pause())
+
+    def _pause(self) -> float:
+        """Seconds until something is due."""
+        keepers = (self._lists, self._public) if self._public is not None else (self._lists,)
+        due = [keeper.next_due for keeper in keepers]
+        now = self._clock.now()
+        return min([_LONGEST, *(max((one - now).total_seconds(), 1.0) for one in due if one is not None)])
 
     async def _follow_files(self) -> None:
         while True:
@@ -157,13 +216,20 @@ class TrustKeeper:
         try:
             if self._lists.reread():
                 self._trust.take_in(self._lists.lists)
+            if self._public is not None:
+                self._public.reread()
             self._trust.refresh()
         except Misconfigured as error:
             _log.error("revocation lists: %s", error.reason)
 
     async def _tell(self) -> None:
         now = self._clock.now()
-        worrying = {state.url: _words(state, now) for state in self._lists.states if _is_worrying(state, now)}
+        passing = {state.url for state in self._public.states} if self._public and self._public.lenient else set()
+        worrying = {
+            state.url: _words(state, now, lenient=state.url in passing)
+            for state in self.states
+            if _is_worrying(state, now)
+        }
         for url, reason in worrying.items():
             if url not in (self._told or ()):
                 async with self._pool.connection() as connection:
@@ -171,6 +237,12 @@ class TrustKeeper:
         if not worrying and self._told != set():
             await trouble.over(self._incidents, "Les listes de révocation sont à jour.", REVOCATION)
         self._told = set(worrying)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    # The loop of a box that stops is closed before its last threads end.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(event.set)
 
 
 def _is_worrying(state: ListState, now: dt.datetime) -> bool:
@@ -181,8 +253,10 @@ def _is_worrying(state: ListState, now: dt.datetime) -> bool:
     return state.ends_at - now < max(_WORRYING, (state.ends_at - state.issued_at) / 4)
 
 
-def _words(state: ListState, now: dt.datetime) -> str:
+def _words(state: ListState, now: dt.datetime, *, lenient: bool = False) -> str:
     why = f"La liste de révocation {state.url} n'a pas pu être renouvelée : {state.problem}."
+    if state.ends_at is None and lenient:
+        return f"{why} Sans elle, la révocation des certificats de cette autorité publique n'est pas vérifiée."
     if state.ends_at is None:
         return f"{why} Sans elle, les certificats de son autorité sont refusés."
     if state.ends_at < now:

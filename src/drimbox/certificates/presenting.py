@@ -11,6 +11,7 @@ import psycopg_pool
 
 from drimbox.certificates import records, trouble
 from drimbox.certificates.doors import validation_credential
+from drimbox.certificates.handing import Handing
 from drimbox.certificates.ordering import TLS_ALPN_01, purpose
 from drimbox.certificates.records import Challenge
 from drimbox.foundation.clock import Clock
@@ -28,7 +29,10 @@ DATABASE_ERRORS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg_poo
 
 @dataclass(slots=True)
 class Presenting:
-    """``context`` is what a listener of ``host`` is given. ``validating``: it answers TLS-ALPN-01 too."""
+    """``context`` is what a listener of ``host`` is given. ``validating``: it answers TLS-ALPN-01 too.
+
+    ``handing``: the certificate is handed to an nginx as well.
+    """
 
     host: str
     pool: Pool
@@ -37,6 +41,7 @@ class Presenting:
     clock: Clock
     validating: bool = False
     poll: float = 5.0
+    handing: Handing | None = None
     context: ReloadableServerContext = field(default_factory=reloadable)
     _number: int | None = None
     _answered: tuple[Challenge, ...] = ()
@@ -55,8 +60,11 @@ class Presenting:
                 try:
                     key = self.vault.open(installed.key, purpose(self.host))
                     leaf, *chain = installed.certificates
+                    served = Credential(leaf, tuple(chain), key)
                     # Made apart: a connection that comes in meanwhile is not made to wait.
-                    self.context.present(await asyncio.to_thread(server_context, Credential(leaf, tuple(chain), key)))
+                    self.context.present(await asyncio.to_thread(server_context, served))
+                    if self.handing is not None:
+                        await self.handing.hand(served)
                 except DrimboxError as error:
                     _log.error("market certificate not served: %s", error.code)
                     await trouble.tell(connection, self.incidents, trouble.SERVED, f"{error.reason}.")

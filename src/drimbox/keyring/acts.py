@@ -59,8 +59,6 @@ class KeyActs:
         who = Object(Thing.SYSTEM, f"certificate:{pair.certificate.serial_number:x}", f"installed at {place}")
         if isinstance(pair.key, TokenKey):
             raise PairRefused("La clé d'un jeton ne s'installe pas : nommez le jeton dans la configuration")
-        if standing.place.fixed:
-            raise PairRefused("Cette paire se remplace par ses fichiers, suivis d'un redémarrage", "key-fixed")
         try:
             fit = fitting(pair, standing.place.demand(), self.clock.now())
             _not_older(fit, standing)

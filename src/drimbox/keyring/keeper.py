@@ -30,9 +30,6 @@ Origin = Literal["file", "installed"]
 Follower = Callable[[Credential], Callable[[], None]]
 """Makes ready for a pair, which may raise ``Misconfigured``; what it gives back puts it to use, and does not."""
 
-RESTART = "Elle convient, et sera en service au prochain redémarrage"
-"""The problem of a new pair at a place that is fixed."""
-
 _log = logging.getLogger(__name__)
 # What a pair depends on besides itself - dates, revocation, roots - is looked at again this often.
 _JUDGED_EVERY = dt.timedelta(minutes=5)
@@ -227,9 +224,6 @@ def _judged(slot: _Slot, now: dt.datetime) -> Standing:
         assert candidate.credential is not None
         if standing.pair is not None and _same(standing.pair, candidate.credential):
             return replace(standing, origin=candidate.origin, problem="", refused=tuple(refused))
-        if standing.pair is not None and standing.place.fixed:
-            refused.append(replace(candidate, problem=RESTART))
-            continue
         try:
             ready = [follower(candidate.credential) for follower in slot.followers]
         except DrimboxError as error:

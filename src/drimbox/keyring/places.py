@@ -13,7 +13,6 @@ from drimbox.trust.pairs import PairSource
 class Place:
     """``name`` is that of the setting (``structures.ambroise.auth``), ``site`` whose pair it is, ``use`` what for.
 
-    ``fixed``: what uses the pair took it at the start and keeps it until the next one.
     ``demand`` is asked each time a pair is judged: whom the box believes, and which certificates are revoked, changes.
     """
 
@@ -22,4 +21,3 @@ class Place:
     use: str
     source: PairSource
     demand: Callable[[], Demand]
-    fixed: bool = False

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from drimbox.foundation.clock import PARIS
 from drimbox.keyring import records
 from drimbox.keyring.inventory import Line
-from drimbox.keyring.keeper import RESTART, Change, Standing
+from drimbox.keyring.keeper import Change, Standing
 from drimbox.publication.incidents import Incidents
 from drimbox.store.database import Pool
 
@@ -65,8 +65,6 @@ def _wrong(standing: Standing) -> tuple[str, str] | None:
         if one.credential is None or one.credential.certificate != standing.pair.certificate
     ]
     if refused:
-        if all(one.problem == RESTART for one in refused):
-            return REFUSED, f"{who} : une nouvelle paire attend que la DRIMbox soit redémarrée."
         told = " ".join(f"{one.problem.rstrip('.')}." for one in refused)
         return REFUSED, f"{who} : la nouvelle paire est refusée, celle en service reste. {told}"
     if problem:

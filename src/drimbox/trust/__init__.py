@@ -6,6 +6,7 @@ keystore     ``Credential``: one of our certificates with its chain and its priv
 vault        the private keys that the box makes itself, sealed wherever they are kept
 revocation   certificate revocation lists (CRL): read, chosen, asked
 distribution the same lists fetched by the box, kept on disk, renewed ahead of their end
+public       the lists of public servers, whose authorities nobody pins: found by their certificates
 chain        is this certificate issued, at the end of a chain, by a root that we pinned?
 tls          ``TrustStore``, and the TLS contexts of every client and listener of the box
 reload       a listener's context that is replaced while it serves

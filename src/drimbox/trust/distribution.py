@@ -109,22 +109,44 @@ class ListKeeper:
     @property
     def lists(self) -> RevocationLists:
         """Those that are held; required as soon as there is an address."""
-        return RevocationLists(tuple(k.crl for k in self._kept.values() if k.crl is not None), bool(self._kept))
+        return RevocationLists(tuple(k.crl for k in tuple(self._kept.values()) if k.crl is not None), bool(self._kept))
 
     @property
     def states(self) -> tuple[ListState, ...]:
         """For people: every address with its list."""
-        return tuple(kept.state for kept in self._kept.values())
+        return tuple(kept.state for kept in tuple(self._kept.values()))
 
     @property
     def next_due(self) -> dt.datetime | None:
         """When there is something to do; None without any address."""
-        return min((kept.state.due for kept in self._kept.values()), default=None)
+        return min((kept.state.due for kept in tuple(self._kept.values())), default=None)
+
+    def add(self, url: str, authority: x509.Certificate) -> None:
+        """Keep the list of another address too, which this authority signs; what is on disk of it is taken up."""
+        if authority not in self._authorities:
+            self._authorities = (*self._authorities, authority)
+        if url not in self._kept:
+            self._kept[url] = _Kept(ListState(url))
+            self._recall(url)
+
+    def forget(self, url: str) -> None:
+        """Keep the list of an address no more."""
+        self._kept.pop(url, None)
+
+    def held(self, url: str) -> x509.CertificateRevocationList | None:
+        """The list held from an address, in force or past its end; None without one."""
+        kept = self._kept.get(url)
+        return kept.crl if kept is not None else None
+
+    def path(self, url: str) -> Path:
+        """Where the list of an address is kept."""
+        return self._folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.crl"
 
     async def round(self, *, all_of_them: bool = False) -> bool:
         """Fetch what is due; True when a newer list was taken in. Failures are kept in ``states`` and logged."""
         changed = False
-        for url, kept in self._kept.items():
+        # Another address may be added meanwhile.
+        for url, kept in tuple(self._kept.items()):
             if all_of_them or kept.state.due <= self._clock.now():
                 changed = await self._renew(url) or changed
         return changed
@@ -132,10 +154,10 @@ class ListKeeper:
     def reread(self) -> bool:
         """Take in what another process (a command, another node on the same disk) put there; True when it is newer."""
         changed = False
-        for url, kept in self._kept.items():
+        for url, kept in tuple(self._kept.items()):
             before, known = kept.crl, kept.state.fetched_at
             try:
-                written = dt.datetime.fromtimestamp(self._path(url).stat().st_mtime, dt.UTC)
+                written = dt.datetime.fromtimestamp(self.path(url).stat().st_mtime, dt.UTC)
             except OSError:
                 continue
             if known is None or written > known + dt.timedelta(seconds=1):
@@ -144,7 +166,9 @@ class ListKeeper:
         return changed
 
     async def _renew(self, url: str) -> bool:
-        kept = self._kept[url]
+        kept = self._kept.get(url)
+        if kept is None:
+            return False
         try:
             data = await self._fetch(url)
             crl, issuer = self._judged(data)
@@ -196,7 +220,7 @@ class ListKeeper:
 
     def _recall(self, url: str) -> None:
         """What an earlier process kept; a file that is no good is fetched again, as if there were none."""
-        path, kept = self._path(url), self._kept[url]
+        path, kept = self.path(url), self._kept[url]
         try:
             data = path.read_bytes()
             crl, issuer = self._judged(data)
@@ -210,7 +234,7 @@ class ListKeeper:
 
     def _remember(self, url: str, data: bytes) -> None:
         """Written whole, or not at all. A disk that refuses costs the next process a download, no more."""
-        path = self._path(url)
+        path = self.path(url)
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -220,9 +244,6 @@ class ListKeeper:
             _log.error("revocation list not kept on disk: %s", error.strerror)
             with contextlib.suppress(OSError):
                 draft.unlink()
-
-    def _path(self, url: str) -> Path:
-        return self._folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.crl"
 
 
 def _changed(state: ListState, *, due: dt.datetime, problem: str, failures: int) -> ListState:

@@ -11,6 +11,7 @@ other one the presented context, at the same time.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,18 @@ class ReloadableServerContext(ssl.SSLContext):
             return _Undecided(self._presented, self._answers, incoming, outgoing)  # type: ignore[return-value]
         return self._presented.wrap_bio(incoming, outgoing, server_side=True)
 
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        """What listeners call whose connections have a thread each (DICOM)."""
+        return self._presented.wrap_socket(sock, True, do_handshake_on_connect, suppress_ragged_eofs)
+
 
 def reloadable() -> ReloadableServerContext:
     """A context that presents nothing yet."""
@@ -79,6 +92,20 @@ class ReloadableClientContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         """What asyncio and uvloop call for each connection."""
         return self._presented.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        """What clients call whose connections have a thread each (DICOM, SMTP)."""
+        return self._presented.wrap_socket(
+            sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, session
+        )
 
 
 def reloadable_client(context: ssl.SSLContext) -> ReloadableClientContext:

@@ -11,11 +11,12 @@ and revocation of the client are asked again.
 from __future__ import annotations
 
 import _ssl
+import datetime as dt
 import logging
 import os
 import secrets
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -40,6 +41,9 @@ MUST_BE_A_FILE = (
     "Donnez à cet endroit une paire PEM ou PKCS#12 ; un jeton peut porter l'ORG SIGN, et le certificat d'un "
     "serveur si un serveur frontal (nginx) termine le TLS"
 )
+
+Judge = Callable[[Sequence[x509.Certificate], dt.datetime], None]
+"""Asked about a verified chain, from the peer to the root, after each handshake; raises ``Refused``."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,26 +90,31 @@ def load_trust(
     return trust
 
 
-def client_context(trust: TrustStore, credential: Credential | None = None) -> ssl.SSLContext:
+def client_context(
+    trust: TrustStore, credential: Credential | None = None, *, judge: Judge | None = None
+) -> ssl.SSLContext:
     """The context of a client: checks the server's chain, purpose, revocation and host name.
 
-    With ``credential`` (ORG AUTH_CLI), proves who we are when the server asks. Raises ``Misconfigured``
-    (``credential``) when the credential is not fit for a client.
+    With ``credential`` (ORG AUTH_CLI), proves who we are when the server asks; ``judge`` is asked about the chain too
+    (``trust.public``). Raises ``Misconfigured`` (``credential``) when the credential is not fit for a client.
     """
     context = _Believing(ssl.PROTOCOL_TLS_CLIENT)
     _harden(context)
     _believe(context, trust)
+    context.judge = judge
     if credential is not None:
         _require_purpose(credential, ExtendedKeyUsageOID.CLIENT_AUTH, "client (ORG AUTH_CLI)")
         _present(context, credential)
     return context
 
 
-def public_client_context(roots: Sequence[Path] = ()) -> ssl.SSLContext:
+def public_client_context(roots: Sequence[Path] = (), *, judge: Judge | None = None) -> ssl.SSLContext:
     """The context of a client of servers that IGC-Sante did not certify: it believes ``roots``, else what the machine
-    believes. Raises ``Misconfigured`` (``trust-root``)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    believes; ``judge`` is asked about each chain. Raises ``Misconfigured`` (``trust-root``)."""
+    context = _Believing(ssl.PROTOCOL_TLS_CLIENT)
     _harden(context)
+    context.sslobject_class, context.sslsocket_class = _Side, _Socket
+    context.judge = judge
     try:
         for path in roots:
             context.load_verify_locations(path)
@@ -152,6 +161,7 @@ class _Believing(ssl.SSLContext):
     """
 
     believed: TrustStore | None = None
+    judge: Judge | None = None
 
 
 class _Side(ssl.SSLObject):
@@ -176,21 +186,30 @@ def _check_peer(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
     Nothing was sent to the peer yet, nor anything of it read.
     """
     context = connection.context
-    if not isinstance(context, _Believing) or context.believed is None:
+    if not isinstance(context, _Believing):
         return
-    trust, now = context.believed, SystemClock().now()
+    trust, judge, now = context.believed, context.judge, SystemClock().now()
+    listed = trust is not None and trust.revocation.configured
     try:
         if connection.session_reused:
-            # There was no chain to verify this time.
-            check_again(names.read_certificate(connection.getpeercert(binary_form=True) or b""), trust, now)
-        elif trust.revocation.configured:
+            # There was no chain to verify this time. (No client of ours takes up a session.)
+            if trust is not None:
+                check_again(names.read_certificate(connection.getpeercert(binary_form=True) or b""), trust, now)
+        elif listed or judge is not None:
             chain = [_parsed(der) for der in _verified_chain(connection)]
-            if len(chain) < 2:
-                raise Refused("Chaîne du certificat inconnue", code="certificate-chain")
-            for certificate, issuer in pairwise(chain):
-                trust.revocation.check(certificate, issuer, now)
+            if trust is not None and listed:
+                _check_lists(chain, trust, now)
+            if judge is not None:
+                judge(chain, now)
     except Refused as error:
         raise ssl.SSLCertVerificationError(f"{error.code}: {_LIBRARY.get(error.reason, error.code)}") from error
+
+
+def _check_lists(chain: Sequence[x509.Certificate], trust: TrustStore, now: dt.datetime) -> None:
+    if len(chain) < 2:
+        raise Refused("Chaîne du certificat inconnue", code="certificate-chain")
+    for certificate, issuer in pairwise(chain):
+        trust.revocation.check(certificate, issuer, now)
 
 
 # What OpenSSL calls it: the words that people look for.
@@ -296,6 +315,7 @@ def _bad(reason: str) -> Misconfigured:
 
 
 __all__ = [
+    "Judge",
     "TrustStore",
     "add_revocation_lists",
     "client_context",

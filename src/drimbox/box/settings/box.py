@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drimbox.box.settings.common import KeyPair, Section, StructureId, WebUrl
 
@@ -57,6 +57,19 @@ class TrustSection(Section):
     revocation_hours: float = Field(
         6, gt=0, le=24, description="hours between two fetches of a list; sooner where its end comes nearer"
     )
+    public_revocation: Literal["known", "required", "off"] = Field(
+        "known",
+        description="revocation of servers of public authorities (ACME, Pro Santé Connect behind `[psc] roots`, SMTP, "
+        "webhooks): their lists are fetched from the addresses in their certificates and judge each connection; "
+        "`known`: a certificate without address, or whose list was never had, passes; `required`: it is refused; "
+        "`off`, or without `revocation_fetch`: not checked",
+    )
+
+    @model_validator(mode="after")
+    def _required_is_fetched(self) -> TrustSection:
+        if self.public_revocation == "required" and not self.revocation_fetch:
+            raise ValueError('public_revocation = "required" demande revocation_fetch')
+        return self
 
 
 class StructureSection(Section):

@@ -43,6 +43,36 @@ class AuthoritySection(Section):
         return self
 
 
+class HandingSection(Section):
+    """An nginx before the viewer's listener that shows the market certificate itself (docs/certificates.md).
+
+    The box writes certificate, chain and key to one file of `folder`, `HOST.pem`, and tells nginx.
+    """
+
+    folder: Path = Field(description="folder of that file, which the box's account may write to")
+    password_file: Path = Field(
+        description="file of the password that encrypts the key in it, made at need; nginx reads it too"
+    )
+    reload_command: tuple[str, ...] = Field(
+        (),
+        description='what reloads nginx: a program by its whole path, and its arguments (`["/usr/bin/sudo", "-n", '
+        '"/usr/bin/systemctl", "reload", "nginx"]`); no shell reads it',
+    )
+    reload_pid_file: Path | None = Field(
+        None,
+        description="instead: nginx's pid file; it is sent SIGHUP, which takes the same account, or CAP_KILL; with "
+        "neither, the site watches the file (a systemd path unit)",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_reload(self) -> HandingSection:
+        if self.reload_command and self.reload_pid_file is not None:
+            raise ValueError("reload_command ou reload_pid_file, l'un des deux")
+        if self.reload_command and not self.reload_command[0].startswith("/"):
+            raise ValueError("reload_command commence par le chemin complet d'un programme")
+        return self
+
+
 class MarketCertificateSection(Section):
     """The market certificate of the viewer host (`vi`), ordered and renewed by the box (docs/certificates.md)."""
 
@@ -70,6 +100,7 @@ class MarketCertificateSection(Section):
         description="file of the secret that seals the private keys kept in the database, the same for every node; "
         "none: `keys/vault.key` in state_dir, made at the first start",
     )
+    nginx: HandingSection | None = None
 
     @model_validator(mode="after")
     def _authorities_differ(self) -> MarketCertificateSection:

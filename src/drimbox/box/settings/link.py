@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from drimbox.box.settings.certificates import MarketCertificateSection
-from drimbox.box.settings.common import HttpsUrl, KeyPair, Port, Section
+from drimbox.box.settings.common import HttpsUrl, KeyPair, Port, ProxySection, Section
 from drimbox.box.settings.journal import SmtpSection, WebhookSection
 
 
@@ -32,6 +32,11 @@ class LinkSection(Section):
         None,
         description="server certificate of this listener, where a proxy of the site stands before it and shows the "
         "market certificate itself; none: the listener shows the certificate of [market_certificate]",
+    )
+    proxy: ProxySection | None = Field(
+        None,
+        description="an nginx that ends TLS before this listener: on the same machine by `socket`, else by `addresses` "
+        "with `tls` (docs/tls.md)",
     )
     place: str = Field(
         "", description="name of the site as patients know it; none: the name of the first of [[structures]]"
@@ -81,7 +86,9 @@ def check_link(link: LinkSection, *, source: bool, market: MarketCertificateSect
     """Raises ``ValueError``: it opens images of a source, under a name that the box knows."""
     if not source:
         raise ValueError("[link] ouvre les images d'une source : [source] manque")
-    if link.tls is None and market is None:
+    if link.proxy is not None:
+        _check_proxy(link, link.proxy, market)
+    if link.tls is None and market is None and link.proxy is None:
         raise ValueError("[link] demande [market_certificate], ou tls derrière un proxy du site")
     if link.public_url is None and market is None:
         raise ValueError("[link] sans [market_certificate] demande public_url")
@@ -89,3 +96,17 @@ def check_link(link: LinkSection, *, source: bool, market: MarketCertificateSect
         name = link.public_url.removeprefix("https://").partition("/")[0].partition(":")[0]
         if name != market.host:
             raise ValueError("public_url de [link] n'est pas l'hôte de [market_certificate]")
+
+
+def _check_proxy(link: LinkSection, proxy: ProxySection, market: MarketCertificateSection | None) -> None:
+    if proxy.addresses and link.tls is None:
+        raise ValueError("[link.proxy] avec addresses demande tls : le mandataire d'une autre machine vient en TLS")
+    if market is None or not market.authorities:
+        return
+    if market.validation != "http-01":
+        raise ValueError("derrière [link.proxy], market_certificate.validation est http-01 : nginx termine le TLS")
+    if proxy.socket is not None and market.http_port == 80:
+        raise ValueError(
+            'derrière [link.proxy], nginx tient le port 80 : donnez http_host = "127.0.0.1" et un autre http_port à '
+            "[market_certificate]"
+        )

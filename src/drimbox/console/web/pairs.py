@@ -60,7 +60,7 @@ async def _page(request: Request, visitor: Visitor, *, error: DrimboxError | Non
         status=400 if error is not None else 200,
         messages=messages,
         lines=await room.inventory(),
-        places=[one for one in room.acts.keyring.places if not one.fixed],
+        places=room.acts.keyring.places,
         chosen=chosen,
     )
 
