@@ -19,10 +19,10 @@ from drimbox.identity.ins import Ins
 from drimbox.images.client import FetchedInstance
 from drimbox.images.header import check_ins, read_header, with_ins
 from drimbox.images.workers import WorkerPool
-from drimbox.importing.course import Differing, Means
 from drimbox.importing.desk import Choice, Identifiers, ImportDesk
 from drimbox.importing.fetching import LosslessFetcher
 from drimbox.importing.ledger import Ledger
+from drimbox.importing.means import Differing, Means
 from drimbox.importing.orders import (
     Import,
     ImportedPatient,

@@ -421,16 +421,16 @@ async def test_the_disk_fills(pool: Pool, tmp_path: Path, peer: PacsPeer, monkey
     exam = make_exam("B", tmp_path)
     full = threading.Event()
     full.set()
-    write = staging._write
+    move = staging._move
 
-    def no_room(target: Path, *args: object) -> None:
+    def no_room(source: Path, target: Path) -> None:
         if full.is_set() and len(list(target.parent.glob("*.dcm"))) + written[0] >= 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         written[0] += 1
-        write(target, *args)  # type: ignore[arg-type]
+        move(source, target)
 
     written = [0]
-    monkeypatch.setattr(staging, "_write", no_room)
+    monkeypatch.setattr(staging, "_move", no_room)
     async with importing(pool, tmp_path / "imports", Sources(exam), pacs_at(peer), shortest=0.3) as box:
         number = await box.ask(exam)
         waiting = await box.state(number, State.WAITING)

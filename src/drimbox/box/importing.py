@@ -22,10 +22,10 @@ from drimbox.consumer.ports import ConsumerStructure, SeriesFetcher, Structures
 from drimbox.identity.traits import Sex, Traits
 from drimbox.images.client import WadoClient
 from drimbox.images.workers import WorkerPool
-from drimbox.importing.course import Differing, Means
 from drimbox.importing.desk import Choice, Identifiers, ImportDesk
 from drimbox.importing.fetching import LosslessFetcher
 from drimbox.importing.ledger import Ledger
+from drimbox.importing.means import Differing, Means
 from drimbox.importing.media import MediaDesk
 from drimbox.importing.naming import ImagePatient
 from drimbox.importing.orders import ImportedPatient

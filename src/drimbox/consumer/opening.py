@@ -18,6 +18,7 @@ from drimbox.consumer.identity_check import DEFAULT_RULES, Difference, Rules, ch
 from drimbox.consumer.image_identity import ImageIdentity
 from drimbox.consumer.kos import KosContent, KosReader
 from drimbox.consumer.local import LocalExam, differences_of, fetching, inspecting, is_of, manifest_of
+from drimbox.consumer.local_number import local_number
 from drimbox.consumer.ports import AuditJournal, Dmp, HostLists, ReceivedImage, SeriesFetcher
 from drimbox.consumer.report_document import ReportDocument, read_report
 from drimbox.consumer.viewing import ExamImages
@@ -107,6 +108,7 @@ class Opener:
             finished=lambda series, count, error: self._fetched(who, call, manifest, series, count, error),
             parallel=self.parallel,
             inspect=identity.check,
+            local=local_number(call, self.clock.now()),
         )
         return OpenExam(new_secret(), exam, manifest.kos_uid, images, (), content.differences, identity)
 

@@ -13,13 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from drimbox.consumer.arrived import Arrived, Image
 from drimbox.consumer.header import Header, read_header
+from drimbox.consumer.local_number import file_of, renumber
 from drimbox.consumer.ports import ReceivedImage
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError, IdentityMismatch, Refused, Rejected, Unavailable
+from drimbox.importing.coercion import Coercion
 from drimbox.manifest.manifest import Manifest, ManifestSeries
 
 _log = logging.getLogger(__name__)
@@ -70,9 +73,17 @@ class SeriesImages:
     """One series: its images as they arrive."""
 
     def __init__(
-        self, series: ManifestSeries, study_uid: str, folder: Path, clock: Clock, inspect: Inspect | None = None
+        self,
+        series: ManifestSeries,
+        study_uid: str,
+        folder: Path,
+        clock: Clock,
+        inspect: Inspect | None = None,
+        local: Coercion | None = None,
     ) -> None:
+        """``local`` is what each image is given before it is shown; ``inspect`` sees it afterwards."""
         self.series = series
+        self._local = local
         self._inspect = inspect
         self._study_uid = study_uid
         self._folder = folder
@@ -146,6 +157,15 @@ class SeriesImages:
                         await self._changed.wait()
         return await asyncio.to_thread(self._arrived.described, start, most)
 
+    def described_from(self, path: Path) -> tuple[Header, bytes]:
+        """The header of one image as it is told to a viewer. Blocks; raises as ``read_header``."""
+        local = self._local
+        return read_header(path, partial(renumber, coercion=local) if local is not None else None)
+
+    def file_of(self, image: Image) -> bytes:
+        """The whole file of one image as it is handed over. Blocks; raises ``Refused``, ``OSError``."""
+        return file_of(image.path, self._local)
+
     def again(self) -> bool:
         """Make a failed series ready for another try; False when it had not failed. What had come stays."""
         if self.state is not State.FAILED:
@@ -209,7 +229,7 @@ class SeriesImages:
             raise Refused("Type d'image (classe SOP) non pris en charge par la visionneuse", code="sop-class")
 
     def _read(self, path: Path) -> tuple[Header, bytes]:
-        header, described = read_header(path)
+        header, described = self.described_from(path)
         if self._inspect is not None:
             self._inspect(described)
         return header, described
@@ -241,11 +261,13 @@ class ExamImages:
         finished: Finished | None = None,
         parallel: int = 2,
         inspect: Inspect | None = None,
+        local: Coercion | None = None,
     ) -> None:
         """``refused`` names the series that must not be asked for, and why; ``finished`` is told of each outcome;
-        ``inspect`` lets each image pass before it is shown.
+        ``inspect`` lets each image pass before it is shown, with what ``local`` gives it.
         """
         self.manifest = manifest
+        self.local = local
         self._folder = folder
         self._fetch = fetch
         self._finished = finished or _unheard
@@ -254,7 +276,7 @@ class ExamImages:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._left: set[asyncio.Task[None]] = set()
         self.series = {
-            s.series_uid: SeriesImages(s, manifest.study_uid, folder / f"{n:04d}", clock, inspect)
+            s.series_uid: SeriesImages(s, manifest.study_uid, folder / f"{n:04d}", clock, inspect, local)
             for n, s in enumerate(ordered(manifest.series, manifest.key_images))
         }
 

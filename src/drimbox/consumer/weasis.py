@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
+from drimbox.consumer.viewing import ExamImages
 from drimbox.consumer.views import View
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Busy
 from drimbox.foundation.uids import new_secret
 from drimbox.foundation.xml import Builder, Element, to_bytes
-from drimbox.manifest.manifest import Manifest
 
 _Owner = TypeVar("_Owner")
 _TICKET_SECONDS = 120.0
@@ -77,7 +77,7 @@ def launch_address(manifest_url: str) -> str:
 
 def manifest_of(view: View, base_url: str, key: str) -> bytes:
     """The images of a viewer as Weasis reads them: it asks for each at ``base_url`` (WADO-URI, PS3.18 9)."""
-    patients = [_patient(exam.images.manifest) for exam in view.exams]
+    patients = [_patient(exam.images) for exam in view.exams]
     query = _build(
         "arcQuery",
         _build("httpTag", key="Authorization", value=f"Bearer {key}"),
@@ -90,7 +90,8 @@ def manifest_of(view: View, base_url: str, key: str) -> bytes:
     return to_bytes(_build("manifest", query))
 
 
-def _patient(manifest: Manifest) -> Element:
+def _patient(images: ExamImages) -> Element:
+    manifest = images.manifest
     series = [
         _build(
             "Series",
@@ -115,11 +116,18 @@ def _patient(manifest: Manifest) -> Element:
     return _build(
         "Patient",
         study,
-        PatientID=manifest.ins.matricule if manifest.ins is not None else "",
+        PatientID=_patient_id(images),
         PatientName=manifest.patient_name,
         PatientBirthDate=manifest.birth_date,
         PatientSex=manifest.sex,
     )
+
+
+def _patient_id(images: ExamImages) -> str:
+    """As the images that Weasis gets have it; it puts those of one number together."""
+    if images.local is not None:
+        return images.local.patient_id
+    return images.manifest.ins.matricule if images.manifest.ins is not None else ""
 
 
 def _numbered(name: str, number: int | None) -> dict[str, str]:

@@ -24,6 +24,10 @@ class Reply:
     body: bytes
 
 
+#: Bytes of a streamed answer that are read ahead: fewer pauses of the connection than with aiohttp's own 64 kB.
+_STREAM_BUFFER = 2**19
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An answer whose body is still arriving. ``chunks`` ends only when the body is whole; a cut raises."""
@@ -108,7 +112,13 @@ class HttpClient:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         try:
             async with self._open.request(
-                method, url, headers=headers, ssl=tls, timeout=limits, allow_redirects=False
+                method,
+                url,
+                headers=headers,
+                ssl=tls,
+                timeout=limits,
+                allow_redirects=False,
+                read_bufsize=_STREAM_BUFFER,
             ) as answer:
                 yield Stream(answer.status, answer.headers, _whole(answer))
         except aiohttp.ClientConnectorError as error:

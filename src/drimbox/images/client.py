@@ -263,7 +263,7 @@ class _Delivery:
     def begin(self) -> None:
         if not self.missing:
             raise Refused("La source envoie plus d'images que le KOS n'en annonce", code="image-unexpected")
-        self._file = self._path.open("wb", buffering=0)
+        self._file = None
 
     async def write(self, data: bytes) -> None:
         self._left -= len(data)
@@ -301,14 +301,16 @@ class _Delivery:
             path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        assert self._file is not None
+        if self._file is None:
+            # Here and not where the part begins: this is a thread that may wait for the disk.
+            self._file = self._path.open("wb", buffering=0)
         if self._min_free and shutil.disk_usage(self._folder).free - len(self._pending) < self._min_free:
             # Before the disk is full: the database and the journals live there too.
             raise Unavailable("Espace de stockage des images insuffisant", code="disk")
-        view = memoryview(bytes(self._pending))
+        pending, self._pending = self._pending, bytearray()
+        view = memoryview(pending)
         while view:
             view = view[self._file.write(view) or 0 :]
-        self._pending.clear()
 
     def _check(self, header: Header) -> None:
         order = self._order

@@ -99,6 +99,16 @@ class Coercion:
     def __repr__(self) -> str:
         return "Coercion(…)"
 
+    @property
+    def plain_issuer(self) -> str:
+        """The name of the issuer as it is written: without accents, 64 characters at the most."""
+        return _plain(self.issuer_name).decode("ascii")
+
+    @property
+    def moment(self) -> str:
+        """``at`` as a DT."""
+        return self.at.strftime("%Y%m%d%H%M%S.%f%z")
+
     def uid(self, uid: str) -> str:
         """The name under which an object of the source is stored."""
         return self.renaming(uid) if self.renaming is not None else uid
@@ -258,12 +268,11 @@ def _with_originals(work: _Work, coercion: Coercion, tags: Sequence[int]) -> byt
     sequence = work.found.get(ORIGINAL_ATTRIBUTES)
     inside = inner_encoding(sequence, work.encoding) if sequence is not None else work.encoding
     former = b"".join(copied for tag in tags if (copied := _copied(work, tag, inside)) is not None)
-    moment = coercion.at.strftime("%Y%m%d%H%M%S.%f%z").encode("ascii")
     institution = work.found.get(INSTITUTION)
     source = raw(work.buffer, institution).strip(b" \0")[:64] if institution is not None else b""
     content = (
         write(MODIFIED_ATTRIBUTES, "SQ", head(ITEM, "", len(former), inside) + former, inside)
-        + write(MODIFIED_AT, "DT", moment, inside)
+        + write(MODIFIED_AT, "DT", coercion.moment.encode("ascii"), inside)
         + write(MODIFIED_BY, "LO", _plain(coercion.modified_by), inside)
         + write(SOURCE_OF_VALUES, "LO", source.split(b"\\")[0], inside)
         + write(REASON, "CS", b"COERCE", inside)

@@ -16,7 +16,7 @@ from drimbox.pacs.header import outgoing
 async def converted(
     transcoder: LosslessTranscoder, staging: Staging, uid: str, image: Outgoing, accepted: Sequence[str]
 ) -> Outgoing:
-    """The image ``uid`` in the first of ``accepted`` that it can take, in the place where it lay.
+    """The image ``uid`` in the first of ``accepted`` that it can take, as a file with the local identity.
 
     Raises ``Refused`` (``context-refused``) when the target takes its class in none, or as the transcoder does;
     ``OSError``.
@@ -24,6 +24,7 @@ async def converted(
     stored = image.transfer_syntax_uid
     if not accepted:
         raise Refused("Le PACS n'accepte pas ce type d'image (classe SOP)", code="context-refused")
+    await in_thread(staging.make, uid, image)
     order = sorted((s for s in accepted if s != stored), key=lambda s: s not in RELABELLED.get(stored, ()))
     failure = Refused("Le PACS n'accepte cette image dans aucune forme sans perte", code="context-refused")
     for syntax in order:
@@ -35,7 +36,7 @@ async def converted(
 
 
 async def _one(transcoder: LosslessTranscoder, staging: Staging, uid: str, stored: str, syntax: str) -> Outgoing:
-    path = staging.path_of(uid)
+    path = staging.made_of(uid)
     if syntax == IMPLICIT_LE:
         if stored not in NATIVE:
             await _transcoded(transcoder, staging, uid, EXPLICIT_LE)
@@ -45,7 +46,7 @@ async def _one(transcoder: LosslessTranscoder, staging: Staging, uid: str, store
 
 
 async def _transcoded(transcoder: LosslessTranscoder, staging: Staging, uid: str, syntax: str) -> None:
-    path = staging.path_of(uid)
+    path = staging.made_of(uid)
     part = path.with_suffix(".part")
     await in_thread(part.unlink, missing_ok=True)
     await transcoder.transcode(path, part, syntax)

@@ -71,10 +71,10 @@ class MediaDesk:
                         if size > self._max_bytes:
                             raise Refused("Examen trop volumineux pour un téléchargement", code="media-size")
                         uid = image.sop_instance_uid
-                        await in_thread(staging.prepare, image.path, "", uid, request.coercion)
-                        await self._readable(staging, uid)
+                        path = await in_thread(_made, staging, image.path, uid, request.coercion)
+                        await self._readable(path)
                         place = place_of(number, index)
-                        async with aclosing(self._added(archive, staging.path_of(uid), place, entries)) as pieces:
+                        async with aclosing(self._added(archive, path, place, entries)) as pieces:
                             async for piece in pieces:
                                 yield piece
                         await in_thread(staging.drop, (uid,))
@@ -83,9 +83,8 @@ class MediaDesk:
         finally:
             await in_thread(staging.remove)
 
-    async def _readable(self, staging: Staging, uid: str) -> None:
+    async def _readable(self, path: Path) -> None:
         """Decompressed where readers of media could not be expected to know the form."""
-        path = staging.path_of(uid)
         with mapped(path) as buffer:
             syntax = read_meta(buffer).transfer_syntax
         if syntax in ON_MEDIA:
@@ -105,6 +104,10 @@ class MediaDesk:
         pieces = archive.file("/".join(place), path)
         while (piece := await in_thread(next, pieces, None)) is not None:
             yield piece
+
+
+def _made(staging: Staging, source: Path, uid: str, coercion: Coercion) -> Path:
+    return staging.make(uid, staging.keep(source, "", uid, coercion))
 
 
 def _contents(request: MediaRequest) -> Contents:

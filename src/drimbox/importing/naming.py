@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from drimbox.dicom.charsets import DEFAULT, codecs_of, decoded
-from drimbox.dicom.elements import Budget, elements, raw
-from drimbox.dicom.files import mapped, read_meta
+from drimbox.dicom.elements import Budget, Buffer, elements, raw
+from drimbox.dicom.files import read_meta
 from drimbox.dicom.syntaxes import encoding_of
 
 _CHARACTER_SET, _NAME, _BIRTH_DATE, _SEX = 0x00080005, 0x00100010, 0x00100030, 0x00100040
@@ -26,17 +25,16 @@ class ImagePatient:
         return "ImagePatient(…)"
 
 
-def image_patient(path: Path) -> ImagePatient:
-    """Raises ``Refused`` for what is no readable DICOM file, ``OSError``."""
-    with mapped(path) as buffer:
-        meta = read_meta(buffer)
-        budget = Budget(_MAX_ELEMENTS)
-        encoding = encoding_of(meta.transfer_syntax)
-        found = {
-            e.tag: raw(buffer, e)
-            for e in elements(buffer, meta.end, len(buffer), encoding, budget, until=_SEX)
-            if e.tag in (_CHARACTER_SET, _NAME, _BIRTH_DATE, _SEX)
-        }
+def patient_in(buffer: Buffer) -> ImagePatient:
+    """How a file names its patient. Raises ``Refused`` for what is no readable DICOM file."""
+    meta = read_meta(buffer)
+    budget = Budget(_MAX_ELEMENTS)
+    encoding = encoding_of(meta.transfer_syntax)
+    found = {
+        e.tag: raw(buffer, e)
+        for e in elements(buffer, meta.end, len(buffer), encoding, budget, until=_SEX)
+        if e.tag in (_CHARACTER_SET, _NAME, _BIRTH_DATE, _SEX)
+    }
     codecs = codecs_of(found[_CHARACTER_SET]) if _CHARACTER_SET in found else DEFAULT
     name = decoded(found.get(_NAME, b""), codecs, b"\\^=")
     return ImagePatient(name.strip(" \0"), _ascii(found.get(_BIRTH_DATE, b"")), _ascii(found.get(_SEX, b"")))

@@ -42,7 +42,7 @@ class ImportedPatient:
     """Whose images these are: what they are checked by, and what they are given.
 
     ``label`` names the patient on the page of imports. ``accession``: None keeps the source's number. ``traits`` are
-    those of the call, as ``course.Differing`` reads them; ``decided``: the user goes on although images name the
+    those of the call, as ``means.Differing`` reads them; ``decided``: the user goes on although images name the
     patient otherwise.
     """
 

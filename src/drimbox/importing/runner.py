@@ -15,7 +15,8 @@ from pathlib import Path
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from drimbox.importing.course import Means, Turn, TurnEnd
+from drimbox.importing.course import Turn, TurnEnd
+from drimbox.importing.means import DISK, Means
 from drimbox.importing.orders import Fate, Import, State, Verdict
 from drimbox.record.logs import correlated
 
@@ -155,7 +156,7 @@ class Runner:
                 _log.error("an import waits for the database: %s", type(error).__name__)
             except OSError as error:
                 _log.error("an import cannot use the disk: %s", error.errno)
-                reason = "Espace disque insuffisant sur la DRIMbox"
+                reason = DISK
                 await self._put_off(order, TurnEnd(State.WAITING, "disk", reason))
             except Exception as error:  # noqa: BLE001 - the boundary of a task
                 _log.error("an import failed by a defect: %s", type(error).__name__, exc_info=error)

@@ -41,6 +41,8 @@ from drimbox.pacs.study import Study
 
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 60.0
+# Larger images are deciphered piece by piece.
+_IN_MEMORY_BYTES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,11 @@ class _Order:
 
 def _taken(image: StoredInstance, order: _Order) -> FetchedInstance:
     """The image in the caller's folder. Raises ``IdentityMismatch``, ``Refused``, ``Unavailable``, ``OSError``."""
+    if isinstance(image, KeptInstance) and not image.in_clear and image.size <= _IN_MEMORY_BYTES:
+        # Deciphered once, straight into the file that it is handed over as.
+        content = bytearray(image.size)
+        image.read_into(0, memoryview(content), wait=True)
+        return _written(content, image.sop_instance_uid, order)
     if isinstance(image, KeptInstance):
         source = image.acquire()
         try:
@@ -259,6 +266,18 @@ def _handed(source: Path, uid: str, order: _Order) -> FetchedInstance:
     except OSError:
         shutil.copyfile(source, target)
     return FetchedInstance(uid, header.sop_class_uid, header.transfer_syntax, target, target.stat().st_size)
+
+
+def _written(content: bytearray, uid: str, order: _Order) -> FetchedInstance:
+    header = read_header(content)
+    _check(header, uid, order)
+    target = order.folder / f"{uid}.dcm"
+    target.unlink(missing_ok=True)
+    with target.open("wb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) or 0 :]
+    return FetchedInstance(uid, header.sop_class_uid, header.transfer_syntax, target, len(content))
 
 
 def _check(header: Header, uid: str, order: _Order) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from drimbox.dicom.syntaxes import encoding_of
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Unavailable
 from drimbox.images.threads import in_thread
+from drimbox.importing.staging import written
 from drimbox.importing.targets import LOSSLESS_TARGETS
 from drimbox.pacs.dimse.storing import Outgoing
 from drimbox.pacs.store import Sent
@@ -67,6 +67,8 @@ class Shelf:
 
     id = "postes"
     title = "Postes de travail"
+    #: One after the other: what is free is counted.
+    lanes = 1
 
     def __init__(self, pool: Pool, folder: Path, clock: Clock, *, keep: dt.timedelta, max_bytes: int) -> None:
         self._pool = pool
@@ -119,9 +121,8 @@ class Shelf:
                 continue
             used += one.size
             try:
-                attributes = await in_thread(attributes_of, one.path)
                 target = self._folder / f"{one.sop_instance_uid}.dcm"
-                await in_thread(_linked, one.path, target)
+                attributes = await in_thread(_placed, one, target)
                 await self._note(one, attributes, target)
             except OSError as error:
                 raise Unavailable("Espace disque insuffisant sur la DRIMbox", code="disk") from error
@@ -245,11 +246,16 @@ def attributes_of(path: Path) -> dict[str, str]:
     }
 
 
-def _linked(source: Path, target: Path) -> None:
-    part = target.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    os.link(source, part)
-    part.rename(target)
+def _placed(image: Outgoing, target: Path) -> dict[str, str]:
+    """The image in its place, and its keys. Raises as ``attributes_of``: then nothing is there."""
+    new = target.with_suffix(".new")
+    written(image, new)
+    try:
+        attributes = attributes_of(new)
+        new.rename(target)
+    finally:
+        new.unlink(missing_ok=True)
+    return attributes
 
 
 def _delete(folder: Path, names: set[str]) -> None:

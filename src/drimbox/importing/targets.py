@@ -38,7 +38,6 @@ LOSSLESS_TARGETS = (
     JPEG_2000,
     HTJ2K_LOSSLESS,
 )
-_FEW = 32
 
 
 class Target(Protocol):
@@ -50,6 +49,10 @@ class Target(Protocol):
     @property
     def title(self) -> str:
         """What users call it."""
+
+    @property
+    def lanes(self) -> int:
+        """How often ``sending`` is worth being under way at once."""
 
     def sending(self, instances: Sequence[Outgoing]) -> AbstractAsyncContextManager[AsyncIterator[Sent]]:
         """As ``pacs.store.PacsStore.sending``."""
@@ -63,19 +66,17 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PacsTarget:
-    """A PACS by C-STORE, ``associations`` at once."""
+    """A PACS by C-STORE, each ``sending`` over one association."""
 
     id: str
     title: str
     link: PacsLink
     finder: StudyFinder
-    associations: int = 2
+    lanes: int = 2
 
     @asynccontextmanager
     async def sending(self, instances: Sequence[Outgoing]) -> AsyncIterator[AsyncIterator[Sent]]:
-        # A second association is worth its opening only for many images.
-        width = max(1, min(self.associations, len(instances) // _FEW))
-        async with PacsStore(self.link, associations=width).sending(instances) as results:
+        async with PacsStore(self.link).sending(instances) as results:
             yield results
 
     async def accepted(self, sop_class_uid: str) -> tuple[str, ...]:
@@ -103,6 +104,7 @@ class WebTarget:
     title: str
     store: WebStore
     finder: StudyFinder
+    lanes: int = 2
 
     def sending(self, instances: Sequence[Outgoing]) -> AbstractAsyncContextManager[AsyncIterator[Sent]]:
         return self.store.sending(instances)

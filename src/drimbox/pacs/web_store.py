@@ -104,7 +104,10 @@ async def _body(parts: Sequence[tuple[bytes, Outgoing]], ending: bytes) -> Async
         yield head
         file = os.open(one.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            position, size = 0, one.start + one.size
+            # The file as it is to be stored: a new beginning, then the old one's rest.
+            if one.head:
+                yield one.head
+            position, size = one.rest, one.rest + one.start + one.size - len(one.head)
             while position < size:
                 data = await asyncio.to_thread(os.pread, file, min(_CHUNK, size - position), position)
                 if not data:

@@ -16,8 +16,8 @@ from drimbox.consumer.sessions import Gone, OpenCall, Session
 from drimbox.consumer.web.desk import call_of, desk_of, first, form_of, here, page, ready, see_other, session_of
 from drimbox.consumer.web.documents import found_document, search, surroundings_of
 from drimbox.foundation.errors import Refused
-from drimbox.importing.course import TRAITS_DIFFER
 from drimbox.importing.desk import ImportDesk
+from drimbox.importing.means import TRAITS_DIFFER
 from drimbox.importing.orders import (
     Import,
     ImportedPatient,

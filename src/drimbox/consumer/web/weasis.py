@@ -56,7 +56,7 @@ async def manifest(request: Request) -> Response:
 
 
 async def image(request: Request) -> Response:
-    """One image as its source sent it (WADO-URI, PS3.18 9.4), to whom was given the key to its viewer."""
+    """One image under the local number of the patient (WADO-URI, PS3.18 9.4), to whom has the key to its viewer."""
     desk = desk_of(request)
     kind, _, key = request.headers.get("authorization", "").partition(" ")
     opened = _door(desk).owner(key.strip()) if kind.lower() == "bearer" else None
@@ -70,7 +70,7 @@ async def image(request: Request) -> Response:
         raise Gone
     found = await series.image(asked.get("objectUID", ""))
     try:
-        body = await asyncio.to_thread(found.path.read_bytes)
+        body = await asyncio.to_thread(series.file_of, found)
     except FileNotFoundError:
         raise Gone from None
     # It is the user who looks at it: as long as images are fetched the session is not idle.

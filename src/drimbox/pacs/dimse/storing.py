@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from drimbox.pacs.dimse import command, pdu
@@ -22,7 +22,11 @@ _HEAD = pdu.HEADER.size + pdu.VALUE_HEAD.size
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One instance to send: a Part 10 file whose data set begins at ``start``; sizes are in bytes."""
+    """One instance to send: a Part 10 file whose data set begins at ``start``; sizes are in bytes.
+
+    ``head`` stands in the place of the first ``rest`` bytes of ``path``; ``start`` and ``size`` are those of the file
+    that comes of it.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -30,6 +34,8 @@ class Outgoing:
     path: Path
     start: int
     size: int
+    head: bytes = field(default=b"", repr=False)
+    rest: int = 0
 
 
 class CannotRead(Exception):
@@ -117,17 +123,21 @@ class Storing:
         left, offset = instance.size, instance.start
         while True:
             view = memoryview(self._buffer)[: min(left, len(self._buffer))]
-            self._read(file, view, offset)
+            _read(file, view, offset, instance)
             left -= len(view)
             offset += len(view)
             yield view, not left
             if not left:
                 return
 
-    def _read(self, file: int, view: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(view):
-            count = os.preadv(file, [view[done:]], offset + done)
-            if not count:
-                raise CannotRead("file shorter than it was")
-            done += count
+
+def _read(file: int, view: memoryview, offset: int, instance: Outgoing) -> None:
+    """Fill ``view`` with what stands at ``offset`` of the instance's file. Raises ``CannotRead``, ``OSError``."""
+    new = instance.head[offset : offset + len(view)]
+    view[: len(new)] = new
+    done, shift = len(new), instance.rest - len(instance.head)
+    while done < len(view):
+        count = os.preadv(file, [view[done:]], offset + done + shift)
+        if not count:
+            raise CannotRead("file shorter than it was")
+        done += count
