@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
 import stat
@@ -38,6 +40,23 @@ def test_what_is_not_the_pinned_package_is_never_installed(tmp_path: Path) -> No
     assert not (tmp_path / "viewer").exists()
 
 
+def test_a_viewer_that_our_french_would_not_take_hold_of_is_never_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        bundle = b"globalThis.rspackChunk; i18nextLng"
+        member = tarfile.TarInfo("package/dist/app.bundle.0123456789abcdef.js")
+        member.size = len(bundle)
+        archive.addfile(member, io.BytesIO(bundle))
+    digest = base64.b64encode(hashlib.sha512(buffer.getvalue()).digest()).decode()
+    monkeypatch.setattr(viewer_files, "INTEGRITY", f"sha512-{digest}")
+    with pytest.raises(Misconfigured) as caught:
+        install_viewer(tmp_path / "viewer", npm=npm(tmp_path, buffer.getvalue()))
+    assert caught.value.code == "viewer-language"
+    assert not (tmp_path / "viewer").exists()
+
+
 @pytest.mark.parametrize(("package", "status"), [(None, 0), (None, 1), (b"x", 1)])
 def test_an_npm_that_fails_is_told_so(tmp_path: Path, package: bytes | None, status: int) -> None:
     with pytest.raises(Misconfigured) as caught:
@@ -55,6 +74,7 @@ def test_a_viewer_that_is_not_there_is_told_so(tmp_path: Path) -> None:
 def test_the_installed_viewer_is_whole_and_lean(viewer_dir: Path) -> None:
     viewer = load_viewer(viewer_dir)
     assert install_viewer(viewer_dir) is False
+    viewer_files._translatable(viewer_dir)
     assert viewer.files[viewer.script.removeprefix("/")].lasting
     assert sum(f.path.stat().st_size for f in viewer.files.values()) < 60 * 2**20
     names = set(viewer.files)

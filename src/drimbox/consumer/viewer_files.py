@@ -34,6 +34,8 @@ _UNUSED_FILES = re.compile(
     r"index\.html|app-config\.js|.*\.json|sw\.js|init-service-worker\.js|google\.js|oidc-client\.min\.js"
     r"|silent-refresh\.html|polyfill\.min\.js|es6-shim\.min\.js|_headers|_redirects|assets/(?!images/).*"
 )
+# The names by which our French finds OHIF's translation.
+_TRANSLATION = (b"rspackChunk", b"i18nextLng", b"addLocales")
 _COMPRESSED = frozenset({".js", ".css", ".wasm", ".svg"})
 _MEDIA_TYPES = {".js": "text/javascript", ".wasm": "application/wasm", ".woff2": "font/woff2", ".css": "text/css"}
 _HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.(js|wasm|woff2)$")
@@ -62,7 +64,7 @@ def install_viewer(folder: Path, *, npm: str = "npm", timeout: float = 600) -> b
     """Put the viewer's files in ``folder``; False when they were there already.
 
     Raises ``Misconfigured``: ``viewer-npm`` when npm is missing or cannot fetch, ``viewer-integrity`` when what it
-    fetched is not the pinned package.
+    fetched is not the pinned package, ``viewer-language`` when our French would not take hold of it.
     """
     if _installed(folder):
         return False
@@ -72,6 +74,7 @@ def install_viewer(folder: Path, *, npm: str = "npm", timeout: float = 600) -> b
         _verify(package)
         fresh = Path(scratch) / "viewer"
         _extract(package, fresh)
+        _translatable(fresh)
         _compress(fresh)
         (fresh / _MARK).write_text(f"{PACKAGE}\n{INTEGRITY}\n", "utf-8")
         if folder.exists():
@@ -157,6 +160,13 @@ def _extract(package: Path, folder: Path) -> None:
             if source is not None:
                 with source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
+
+
+def _translatable(folder: Path) -> None:
+    """Our French takes hold of OHIF's own translation (``ohif-french.js``): it must be where that looks for it."""
+    bundle = b"".join(path.read_bytes() for path in folder.glob("app.bundle.*.js"))
+    if not all(name in bundle for name in _TRANSLATION):
+        raise Misconfigured(f"{PACKAGE} ne peut pas être mis en français : il a changé", code="viewer-language")
 
 
 def _wanted(name: str) -> str | None:

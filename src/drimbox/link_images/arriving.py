@@ -243,7 +243,10 @@ class StudyImages:
         self._ended = ended
         self._slots = asyncio.Semaphore(parallel)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.series = {s.series_uid: SeriesImages(s, manifest.study_uid, clock) for s in ordered(manifest.series)}
+        self.series = {
+            s.series_uid: SeriesImages(s, manifest.study_uid, clock)
+            for s in ordered(manifest.series, manifest.key_images)
+        }
 
     @property
     def looker(self) -> Looker:

@@ -19,7 +19,7 @@ from drimbox.foundation.errors import Refused
 #: Where our own files are found.
 STATICS = "/visionneuse"
 #: What OHIF's page runs before OHIF, in this order.
-SCRIPTS = ("ohif-arrival.js", "ohif-tools.js", "ohif.js", "ohif-visit.js")
+SCRIPTS = ("ohif-words.js", "ohif-french.js", "ohif-arrival.js", "ohif-tools.js", "ohif.js", "ohif-visit.js")
 
 _PAGES = Path(__file__).parent / "pages"
 _OURS = {
@@ -30,7 +30,10 @@ _OURS = {
     # The same viewer as the consumer's.
     "style.css": (VIEWER_PAGES, "text/css"),
     "ohif.css": (VIEWER_PAGES, "text/css"),
-    **dict.fromkeys(("viewer.js", "ohif.js", "ohif-arrival.js", "ohif-tools.js"), (VIEWER_PAGES, "text/javascript")),
+    **dict.fromkeys(
+        ("viewer.js", "ohif.js", "ohif-arrival.js", "ohif-french.js", "ohif-tools.js", "ohif-words.js"),
+        (VIEWER_PAGES, "text/javascript"),
+    ),
 }
 
 

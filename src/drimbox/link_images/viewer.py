@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from drimbox.consumer.arrived import Image
 from drimbox.consumer.header import read_header
+from drimbox.consumer.key_images import key_images
 from drimbox.consumer.web.policies import OHIF_POLICY
 from drimbox.foundation.errors import Refused
 from drimbox.images.gate import Target
@@ -42,6 +43,7 @@ async def page(desk: Desk, request: Request, opened: OpenStudy) -> Response:
         manifest=manifest,
         sex=SEXES.get(manifest.sex, SEXES[""]),
         series=series,
+        keys=key_images(manifest),
         wanted=wanted or (series[0].series_uid if series else ""),
         asked=wanted,
         fusion=bool(modalities & _PETS) and "CT" in modalities,

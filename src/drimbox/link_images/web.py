@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -78,7 +78,10 @@ def visit_routes(desk: Desk, opened: Opened) -> list[Route]:
 def page_environment() -> Environment:
     """Where the pages come from."""
     environment = Environment(
-        loader=PackageLoader("drimbox.link_images", "pages"),
+        # What both viewers tell in the same words is the consumer's.
+        loader=ChoiceLoader(
+            [PackageLoader("drimbox.link_images", "pages"), PackageLoader("drimbox.consumer", "pages")]
+        ),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -104,6 +104,15 @@ window.drimboxTools = () => {
     contentF: ({ referenceInstance, formatters }) => text(referenceInstance, formatters) || "",
   });
   const date = (value) => (/^\d{8}$/.test(value) ? `${value.slice(6)}/${value.slice(4, 6)}/${value.slice(0, 4)}` : "");
+  // Why an image was flagged stands on it; the page around has the notes, with all that they say.
+  const flagged = (one) =>
+    [...parent.document.querySelectorAll(`[data-image="${CSS.escape(one.SOPInstanceUID ?? "")}"]`)]
+      .map((line) => {
+        const said = line.querySelector(".said")?.textContent.replace(/\s+/g, " ") ?? "";
+        const why = line.querySelector(".why").textContent;
+        return `Image clé : ${why}${said ? ` – ${said.length > 90 ? `${said.slice(0, 89)}…` : said}` : ""}`;
+      })
+      .join(" · ");
   const customizations = {
     "ohif.tours": { $set: [] },
     "cornerstone.toolbarButtons": { $push: ours },
@@ -125,7 +134,14 @@ window.drimboxTools = () => {
       ],
     },
     "viewportOverlay.topRight": {
-      $set: [overlay("drimbox.diagnosis", "Avertissement", () => "Non destiné au diagnostic")],
+      $set: [
+        overlay("drimbox.diagnosis", "Avertissement", () => "Non destiné au diagnostic"),
+        {
+          ...overlay("drimbox.key", "Image clé", flagged),
+          condition: ({ instance }) => Boolean(instance),
+          contentF: ({ instance }) => flagged(instance),
+        },
+      ],
     },
   };
 

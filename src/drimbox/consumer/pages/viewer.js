@@ -34,6 +34,37 @@
     else figure.textContent = "Weasis n’a pas pu être ouvert : réessayez.";
   });
 
+  // Who flagged an image, and when: said by the note itself, which is asked for when the list is opened.
+  const notes = document.querySelector("details.keys");
+  const value = (item, tag) => item?.[tag]?.Value?.[0];
+  const spoken = (name) => (name ?? "").replaceAll("^", " ").trim();
+  const observer = (note) => {
+    const items = note["0040A730"]?.Value ?? [];
+    const named = items.find((item) => value(value(item, "0040A043"), "00080100") === "121008");
+    const told = value(named, "0040A123") ?? value(value(note, "0040A078"), "0040A123") ?? value(note, "00700084");
+    return spoken(told?.Alphabetic ?? (typeof told === "string" ? told : ""));
+  };
+  const written = (note) => {
+    const [, year, month, day] = /^(\d{4})(\d\d)(\d\d)$/.exec(value(note, "00080023") ?? "") ?? [];
+    return year ? `le ${day}/${month}/${year}` : "";
+  };
+  const authors = async () => {
+    const lines = [...notes.querySelectorAll("li")];
+    const series = new Map(lines.map((line) => [line.dataset.noteSeries, line.dataset.study]));
+    for (const [uid, study] of series) {
+      const answer = await fetch(`${notes.dataset.base}/dicomweb/studies/${study}/series/${uid}/metadata`).catch(() => null);
+      for (const note of answer?.ok ? await answer.json() : []) {
+        const who = [observer(note), written(note)].filter(Boolean).join(", ");
+        for (const line of lines.filter((one) => who && one.dataset.note === value(note, "00080018"))) {
+          const place = line.querySelector(".who");
+          place.textContent = `Signalée par ${who}`.replace("par le ", "le ");
+          place.hidden = false;
+        }
+      }
+    }
+  };
+  notes?.addEventListener("toggle", authors, { once: true });
+
   const show = (state) => {
     const total = { received: 0, expected: 0, seconds: 0 };
     for (const series of state.series) {

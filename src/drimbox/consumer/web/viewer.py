@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from drimbox.consumer.exams import Document, Exam
 from drimbox.consumer.image_identity import CODE as IMAGE_TRAITS
+from drimbox.consumer.key_images import key_images
 from drimbox.consumer.local import LocalExam
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.sessions import Gone, OpenCall, Session
@@ -20,7 +21,7 @@ from drimbox.consumer.web.policies import OHIF_POLICY
 from drimbox.foundation.errors import Busy, Refused
 from drimbox.foundation.uids import new_secret
 
-_SCRIPTS = ("ohif-arrival.js", "ohif-tools.js", "ohif.js")
+_SCRIPTS = ("ohif-words.js", "ohif-french.js", "ohif-arrival.js", "ohif-tools.js", "ohif.js")
 _PETS = frozenset({"PT"})
 
 
@@ -218,6 +219,7 @@ async def _shown(request: Request, session: Session, call: OpenCall, view: View,
         neighbours=_neighbours(call, view),
         fusion=bool(modalities & _PETS) and "CT" in modalities,
         wanted=wanted,
+        keys=[key for exam in view.exams for key in key_images(exam.images.manifest)],
         opened_query=urlencode(
             [("StudyInstanceUIDs", uid) for uid in view.study_uids] + ([("serie", wanted)] if wanted else [])
         ),
