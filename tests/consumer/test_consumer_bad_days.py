@@ -63,6 +63,14 @@ class Day:
         told: list[dict[str, Any]] = json.loads((await browser.get(f"{view}/etat")).body)["series"]
         return told
 
+    async def begun(self, browser: Browser, view: str, count: int) -> None:
+        """Until so many series have brought an image."""
+        async with asyncio.timeout(20):
+            while True:
+                if sum(one["received"] > 0 for one in await self.state(browser, view)) == count:
+                    return
+                await asyncio.sleep(0.02)
+
     async def over(self, browser: Browser, view: str) -> list[dict[str, Any]]:
         """How each series ended."""
         async with asyncio.timeout(20):
@@ -164,7 +172,7 @@ async def test_the_six_failures_have_six_sentences(day: Day) -> None:
         ("silent", 0, "interrompue"),
         ("endless", 0, "taille permise"),
         ("multiplying", 0, "inattendue"),
-        ("enormous", 0, "taille permise"),
+        ("enormous", 0, "annonce plus que la taille permise"),
         ("page", 0, "autre chose que des images"),
         ("404", 0, "ne connaît pas ces images"),
         ("410", 0, "n'a plus ces images"),
@@ -289,6 +297,46 @@ async def test_the_token_dies_in_mid_transfer(day: Day) -> None:
     page = await browser.get(browser.visited[-2] if "/images/" in browser.visited[-2] else await images_of(browser))
     await browser.submit(page, address)
     assert [one["state"] for one in await day.over(browser, view)] == ["done", "done"]
+
+
+@pytest.mark.requirement("DB.CO.64", "DB.CO.65")
+async def test_the_same_person_logs_in_again_in_mid_transfer(day: Day) -> None:
+    """What was on its way, what waited for its turn and what is tried again go on with the new login."""
+    day.study("slow", "slow", "good", "401")
+    browser, view = await day.opened()
+    images = await images_of(browser)
+    await day.begun(browser, view, 2)
+    former = {token for _, _, token in day.source.asked}
+    await browser.get(f"{images.partition('/images/')[0]}/connexion")
+    day.source.gate.set()
+    told = await day.over(browser, view)
+    assert [one["state"] for one in told] == ["done", "done", "done", "failed"]
+    assert "jeton" in told[3]["reason"]
+    later = {token for _, way, token in day.source.asked if way in ("good", "401")}
+    assert later
+    assert not later & former
+    day.source.ways = dict.fromkeys(day.source.ways, "good")
+    page = await browser.get(images)
+    await browser.submit(page, f"{view}/reprise")
+    assert [one["state"] for one in await day.over(browser, view)] == ["done"] * 4
+
+
+@pytest.mark.requirement("DB.CO.65", "DB.VI-CO.27")
+async def test_a_login_that_died_in_mid_transfer_is_renewed_and_the_rest_comes(day: Day) -> None:
+    day.study("slow", "slow", "good")
+    browser, view = await day.opened()
+    images = await images_of(browser)
+    await day.begun(browser, view, 2)
+    day.site.psc.refuse_refresh = True
+    day.site.clock.advance(10 * 60)
+    day.source.gate.set()
+    told = await day.over(browser, view)
+    assert [one["state"] for one in told] == ["done", "done", "failed"]
+    assert told[2]["reason"] == "Votre session Pro Santé Connect est terminée : reconnectez-vous pour continuer"
+    day.site.psc.refuse_refresh = False
+    await browser.get(f"{images.partition('/images/')[0]}/connexion")
+    await browser.submit(await browser.get(images), f"{view}/reprise")
+    assert [one["state"] for one in await day.over(browser, view)] == ["done"] * 3
 
 
 async def images_of(browser: Browser) -> str:

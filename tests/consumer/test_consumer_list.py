@@ -457,6 +457,29 @@ async def test_a_dead_source_is_said_in_its_row_and_the_rest_works(site: Site, s
     assert "ne répond pas" not in text_of(await settled(browser, call))
 
 
+@pytest.mark.requirement("DB.CO.112")
+async def test_several_dead_sources_are_one_line_and_each_row_tries_again(site: Site, tmp_path: Path) -> None:
+    """Ten of them must not push the list off the screen."""
+    hosts = [f"db{number}.example" for number in range(10)]
+    site.hosts.hosts.update(hosts)
+    site.hold(DOMINIQUE, *(make_study(tmp_path, DOMINIQUE, [[CT]], host=host) for host in hosts))
+    site.sources.state = SourceState.DEAD
+    browser, call, page = await listed(site)
+    tree = html.fromstring(page.body)
+    (trouble,) = tree.xpath("//ul[@class='troubles']/li")
+    assert "10 DRIMbox ne répondent pas" in trouble.text_content()
+    assert "et 2 autres" in trouble.text_content()
+    rows = tree.xpath("//table[contains(@class, 'exams')]/tbody/tr")
+    assert len(rows) == 10
+    forms = [form for row in rows for form in row.xpath(".//form[.//input[@name='partie']]")]
+    assert len(forms) == 10
+    assert len(tree.xpath("//@id")) == len(set(tree.xpath("//@id")))
+    site.sources.state = SourceState.ALIVE
+    fields = {e.name: e.value for e in forms[3].xpath(".//input[@type='hidden']")}
+    await browser.send("POST", forms[3].action, fields)
+    assert "ne répond" not in text_of(await settled(browser, call))
+
+
 async def test_pro_sante_connect_away_is_said_and_the_list_is_there(site: Site, study: Study) -> None:
     site.hold(DOMINIQUE, study)
     browser, call, page = await listed(site)
@@ -659,6 +682,38 @@ async def test_the_series_of_an_exam_are_listed_and_opened_one_by_one(site: Site
     assert b"iframe" in opened.body
     # The KOS was read ahead, and is read once.
     assert [what for what, _, _ in site.dmp.asked].count("TD3.2") == 1
+
+
+@pytest.mark.requirement("DB.CO.57")
+async def test_a_kos_that_cannot_be_had_now_is_asked_for_again_from_its_row(site: Site, study: Study) -> None:
+    site.hold(DOMINIQUE, study)
+    site.dmp.failing["TD3.2"] = Unavailable("Le DMP ne répond pas", code="dmp-unreachable")
+    browser, call, page = await listed(site)
+    (row,) = html.fromstring(page.body).xpath("//table[contains(@class, 'exams')]/tbody/tr")
+    assert "Images : Le DMP ne répond pas." in row.text_content()
+    del site.dmp.failing["TD3.2"]
+    (form,) = row.xpath(".//form[.//input[@name='partie']]")
+    fields = {e.name: e.value for e in form.xpath(".//input[@type='hidden']")}
+    searches = [what for what, _, _ in site.dmp.asked].count("TD3.1")
+    await browser.send("POST", form.action, fields)
+    page = await settled(browser, call)
+    assert "ne répond pas" not in text_of(page)
+    assert "EXAMEN DE TEST" in text_of(page)
+    # The list itself was not asked for again.
+    assert [what for what, _, _ in site.dmp.asked].count("TD3.1") == searches
+
+
+async def test_large_kos_are_read_ahead_within_bounds_alone(site: Site, tmp_path: Path) -> None:
+    """What lies around the rows of one call does not fill the memory; the others are read when they are opened."""
+    studies = [make_study(tmp_path, DOMINIQUE, [[CT]]) for _ in range(6)]
+    site.hold(DOMINIQUE, *(replace(study, kos=replace(study.kos, size=10 * 2**20)) for study in studies))
+    browser, _, page = await listed(site)
+    read = {o.identifier for e in site.journal.events if e.kind is Kind.DOCUMENT_RETRIEVED for o in e.objects}
+    assert len(read) == 2
+    addresses = html.fromstring(page.body).xpath("//a[starts-with(@id, 'series-')]/@href")
+    assert len(addresses) == 6
+    for address in addresses:
+        assert "1 série, 1 image" in text_of(await browser.get(address))
 
 
 async def test_what_is_no_kos_and_what_names_strange_hosts_is_said_in_its_row(

@@ -154,6 +154,14 @@ async def test_the_same_person_again_keeps_everything(sessions: Sessions, clock:
     assert list(session.calls) == [call.id]
     assert session.professional is not None
     assert session.professional.notice_accepted
+    # What was begun under the former login goes on with the tokens of the new one, and ends with it.
+    assert one.ended
+    assert await one.access_token() == await session.professional.access_token()
+    session.professional.end()
+    with pytest.raises(LoginEnded):
+        await one.access_token()
+    with pytest.raises(ValueError, match="another person"):
+        one.go_on_as(professional(OTHER, clock))
 
 
 async def test_a_login_answer_is_taken_once_and_by_its_browser(sessions: Sessions, clock: FixedClock) -> None:

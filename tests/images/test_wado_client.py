@@ -380,6 +380,29 @@ async def test_an_answer_has_a_size(script: Script, scripted: Fetch, http: HttpC
     assert "receiving.part" not in scripted.left
 
 
+async def test_a_disk_that_takes_nothing_more_is_told(script: Script, scripted: Fetch) -> None:
+    """Full, or over a quota that no look at the free space foretells: no defect, and no traceback."""
+    (scripted.folder / "receiving.part").symlink_to("/dev/full")
+    script.body = script.whole(*(script.image(i) for i in range(3)))
+    failure = await scripted.failure()
+    assert isinstance(failure, Unavailable)
+    assert (failure.code, failure.reason) == ("disk", "Espace de stockage des images indisponible")
+    assert scripted.left == []
+    # Once there is room again, they come.
+    assert len(await scripted.all()) == 3
+
+
+async def test_what_is_announced_too_large_is_refused_unread(script: Script, scripted: Fetch, http: HttpClient) -> None:
+    """Ten gigabytes: nothing of them is waited for, nor written."""
+    script.chunked = False
+    script.headers["Content-Length"] = "10000000000"
+    script.body, script.silent = script.whole(script.image(0)), True
+    failure = await scripted.failure()
+    assert isinstance(failure, Refused)
+    assert (failure.code, failure.reason) == ("answer-size", "La source annonce plus que la taille permise")
+    assert scripted.left == []
+
+
 @pytest.mark.requirement("D15")
 async def test_a_host_that_left_the_whitelist_is_not_called(script: Script, scripted: Fetch, http: HttpClient) -> None:
     """Asked at each connection, before the token is: a KOS may have been read hours before."""

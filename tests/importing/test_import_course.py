@@ -121,6 +121,7 @@ async def test_the_pacs_refuses_half(pool: Pool, tmp_path: Path, peer: PacsPeer,
         number = await box.ask(exam)
         partial = await box.state(number, State.PARTIAL)
         assert told(partial) == "Import partiel : 10 sur 20 enregistrées et retrouvées"
+        assert partial.percent == 50
         instances = await box.ledger.instances(number)
         assert sorted(i.status for i in instances if i.fate is Fate.REFUSED) == [0xC000] * 10
         assert reasons(instances) == (("Le PACS a refusé cette image (statut C000H)", 10),)

@@ -213,6 +213,21 @@ async def test_of_a_transfer_that_failed_nothing_stays(tmp_path: Path) -> None:
         assert site.wado.asked == 2
 
 
+async def test_a_disk_without_room_for_what_comes_is_told_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sharing_site(tmp_path) as site:
+        # Nothing can be made in what is no folder.
+        spool = tmp_path / "cache-spool"
+        spool.write_bytes(b"")
+        with pytest.raises(Unavailable, match="Espace de stockage des images indisponible") as caught:
+            await site.fetch()
+        assert caught.value.code == "disk"
+        assert "Traceback" not in caplog.text
+        spool.unlink()
+        assert len(await site.fetch()) == 20
+
+
 async def test_a_mismatch_takes_back_what_was_handed_over(tmp_path: Path) -> None:
     async with sharing_site(tmp_path) as site:
         site.wado.fails_after, site.wado.error = 5, IdentityMismatch("Autre patient", code="ins-differs")

@@ -133,16 +133,23 @@ def structured(identity: letters.Identity) -> bytes:
 
 @dataclass
 class Order:
-    """What the tests order of the sandbox DMP, about the second patient."""
+    """What the tests order of the sandbox DMP, about one patient."""
 
     world: World
+    identity: letters.Identity = SECOND
+
+    @property
+    def cx(self) -> str:
+        return f"{self.identity.ins}^^^&{self.identity.ins_oid}&ISO^NH"
 
     async def patient(self, status: str = "active", **more: Any) -> None:
-        told = {"ins": SECOND.ins, "oid": SECOND.ins_oid, "family": SECOND.family, "given": SECOND.given}
+        who = self.identity
+        told = {"ins": who.ins, "oid": who.ins_oid, "family": who.family, "given": who.given}
         await self.world.view("/dmp/patients", "POST", told | {"status": status, **more})
 
     async def authorisation(self, state: str) -> None:
-        await self.world.view("/dmp/authorisations", "POST", {"patient": CX, "professional": PERSON, "state": state})
+        told = {"patient": self.cx, "professional": PERSON, "state": state}
+        await self.world.view("/dmp/authorisations", "POST", told)
 
     async def holds(self, *documents: Mapping[str, Any]) -> None:
         for start in range(0, len(documents), 500):
@@ -427,6 +434,8 @@ async def test_strange_kos_are_said_in_their_rows(desk: Desk, order: Order, host
     await pictured(page, "identity")
     await page.go_back()
     await row(days[3]).get_by_role("link", name="Ouvrir les images").click()
+    # The row says it too: it is the page of the refusal that is looked at.
+    await expect(page.locator("table.exams")).to_have_count(0)
     await expect(page.locator("main")).to_contain_text("matricule INS")
     assert await page.locator("main form").count() == 0
 

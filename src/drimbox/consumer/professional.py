@@ -63,6 +63,7 @@ class Professional:
         self._clock = clock
         self._refreshing = asyncio.Lock()
         self._ended = False
+        self._successor: Professional | None = None
         self._leave = leave
         self._bearers: dict[str, Callable[[], Awaitable[str]]] = {}
 
@@ -99,6 +100,16 @@ class Professional:
         """No token is given out any more."""
         self._ended = True
 
+    def go_on_as(self, successor: Professional) -> None:
+        """The same person logged in again: what they had begun goes on with the tokens of the new login.
+
+        Raises ``ValueError`` for anybody else.
+        """
+        if successor.info.national_id != self.info.national_id:
+            raise ValueError("another person is no successor")
+        self.end()
+        self._successor = successor
+
     @property
     def remote(self) -> bool:
         """Was the login made on their own device?"""
@@ -121,6 +132,8 @@ class Professional:
 
         Raises ``LoginEnded`` when PSC refuses to refresh it, ``Unavailable`` when PSC does not answer.
         """
+        if self._successor is not None:
+            return await self._successor.access_token()
         async with self._refreshing:
             if self._ended:
                 raise LoginEnded
@@ -136,6 +149,9 @@ class Professional:
 
     async def keep_alive(self) -> None:
         """Refresh while the user works, before the refresh token itself dies (DB.CO.65). Raises as ``access_token``."""
+        if self._successor is not None:
+            await self._successor.keep_alive()
+            return
         async with self._refreshing:
             if self._ended:
                 raise LoginEnded

@@ -308,12 +308,13 @@ class Sessions:
         self._by_secret[session.secret] = session
         if former is None:
             return
-        former.end()
         if former.info.national_id == professional.info.national_id:
+            former.go_on_as(professional)
             professional.notice_accepted = former.notice_accepted
             if former.practice in professional.info.practices:
                 professional.practice = former.practice
             return
+        former.end()
         kept = session.calls.get(call_id)
         others, session.calls = session.calls, {}
         if kept is not None:

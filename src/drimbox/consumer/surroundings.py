@@ -29,8 +29,12 @@ from drimbox.record.audit import Kind
 _log = logging.getLogger(__name__)
 
 PSC = "psc"
+SOURCES = "source:"
+KOS = "kos:"
 _KOS_AT_ONCE = 10
 _LARGE_KOS = 512 * 1024
+# Octets of KOS that are read for a call before anyone opens them: about 100,000 images, and as many octets of memory.
+_AHEAD_BYTES = 24 * 2**20
 _UNREAD = Unavailable("Erreur interne de la DRIMbox : le KOS n'a pas été lu", code="internal")
 
 
@@ -75,6 +79,7 @@ class Surroundings:
         self._kos: dict[str, KosOutcome] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._sources: dict[str, SourceState | None] = {}
+        self._ahead_bytes = 0
         self._troubles: dict[str, tuple[Trouble, Callable[[], Coroutine[Any, Any, None]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,6 +101,10 @@ class Surroundings:
         found = self._kos.get(document.key) if document is not None else None
         return found if isinstance(found, DrimboxError) else None
 
+    def may_help(self, document: Document | None) -> bool:
+        """Could another try of reading this KOS help? Not where the document itself is wrong."""
+        return isinstance(self.problem(document), Unavailable)
+
     def presences(self, exam: Exam, pacs: Sequence[LocalPacs]) -> tuple[Presence, ...]:
         """What is known of an exam in each of these PACSs; of several studies in one line, the first that is held."""
         found = []
@@ -114,6 +123,11 @@ class Surroundings:
     def local_exam(self, key: str) -> LocalExam | None:
         return next((exam for exam in self.local if exam.key == key), None)
 
+    @property
+    def dead_sources(self) -> tuple[str, ...]:
+        """The hosts of the sources that are known not to answer."""
+        return tuple(host for host, state in self._sources.items() if state is SourceState.DEAD)
+
     def source_down(self, content: KosContent) -> bool:
         """Is one of the sources of this exam known not to answer?"""
         return any(self._sources.get(host) is SourceState.DEAD for host in content.sources)
@@ -124,7 +138,8 @@ class Surroundings:
         for pacs in who.structure.pacs:
             self._ask_pacs(pacs, [uid for uid in uids if (pacs.id, uid) not in self._held])
         room = max(self._means.ahead - len(self._kos) - len(self._reading), 0)
-        wanted = [d for exam in exams if (d := exam.images) is not None and self._may_be_read_ahead(d)][:room]
+        likely = [d for exam in exams if (d := exam.images) is not None and self._may_be_read_ahead(d)]
+        wanted = self._affordable(likely, room)
         # A large one, of thousands of images, would hold the others up.
         small = [d for d in wanted if (d.entry.size or 0) < _LARGE_KOS]
         for start in range(0, len(small), _KOS_AT_ONCE):
@@ -160,13 +175,22 @@ class Surroundings:
         return known
 
     def retry(self, part: str) -> bool:
-        """Ask once more what did not answer; False when there is no such trouble."""
-        found = self._troubles.pop(part, None)
-        if found is None:
-            return False
-        self._start(found[1]())
-        self._bell.ring()
-        return True
+        """Ask once more what did not answer; False when there is no such trouble.
+
+        ``SOURCES`` are all sources; ``KOS`` all KOS that could not be had: they are read again with the rows.
+        """
+        if part == KOS:
+            late = [key for key, outcome in self._kos.items() if isinstance(outcome, Unavailable)]
+            for key in late:
+                del self._kos[key]
+            return bool(late)
+        parts = [one for one in self._troubles if one == part or (part == SOURCES and one.startswith(SOURCES))]
+        for one in parts:
+            _, work = self._troubles.pop(one)
+            self._start(work())
+        if parts:
+            self._bell.ring()
+        return bool(parts)
 
     async def close(self) -> None:
         tasks = [*self._tasks, *self._reading.values()]
@@ -234,6 +258,16 @@ class Surroundings:
         known = document.key in self._kos or document.key in self._reading
         return not known and not document.warning and not document.entry.masked and not document.entry.obsolete
 
+    def _affordable(self, documents: Sequence[Document], most: int) -> list[Document]:
+        """Those that together stay within what may be held in memory for rows that nobody has opened."""
+        found: list[Document] = []
+        for document in documents:
+            size = document.entry.size or 0
+            if len(found) < most and self._ahead_bytes + size <= _AHEAD_BYTES:
+                self._ahead_bytes += size
+                found.append(document)
+        return found
+
     def _read(self, who: Consultant, documents: Sequence[Document]) -> None:
         async def read() -> None:
             try:
@@ -270,7 +304,7 @@ class Surroundings:
         self._sources[host] = state
         if state is SourceState.DEAD:
             text = f"La DRIMbox {host} ne répond pas : les images de ses examens ne peuvent pas être demandées"
-            trouble = Trouble(f"source:{host}", text, state.value, "source-unreachable")
+            trouble = Trouble(f"{SOURCES}{host}", text, state.value, "source-unreachable")
             self._troubles[trouble.part] = (trouble, lambda: self._probed(who, host, url))
 
     # --- Pro Santé Connect ---

@@ -190,9 +190,9 @@ class SeriesImages:
         except DrimboxError as error:
             # What came whole and checked before its source failed stays; what a source sent that lies does not.
             await self.fail(error, keep=isinstance(error, Unavailable | Rejected) and error.code not in _OURS)
-        except OSError:
-            # The disk, most likely: the peer's failures come as DrimboxErrors.
-            _log.exception("images cannot be kept")
+        except OSError as error:
+            # The disk: the peer's failures come as DrimboxErrors.
+            _log.error("images cannot be kept: %s", error.strerror)
             await self.fail(Unavailable("Espace de stockage des images indisponible", code="disk"))
         except Exception:  # noqa: BLE001 - a task boundary: readers wait for an outcome
             _log.exception("a series could not be received")

@@ -6,11 +6,12 @@ for, and carries the INS of the patient, before anyone hears of it.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -34,6 +35,8 @@ from drimbox.images.header import Header, check_ins, read_header
 from drimbox.images.media import KOS_HEADER, parse_media_type
 from drimbox.images.multipart import PartData, PartEnd, PartStart, Reader
 from drimbox.images.threads import in_thread
+
+_log = logging.getLogger(__name__)
 
 _WRITE_BYTES = 2**20
 _PROBE_SECONDS = 10.0
@@ -141,7 +144,7 @@ class WadoClient:
         ``ins-…``, ``image-…``   IdentityMismatch        another patient's, another exam's: all files are deleted
         ``image-unexpected``     Refused                 twice, or not in the KOS
         ``answer-size``          Refused                 more than ``max_bytes``
-        ``disk``                 Unavailable             less than ``min_free`` would be left on the disk
+        ``disk``                 Unavailable             less than ``min_free`` would be left on the disk, or it fails
         ``multipart-``, ``dicom-`` Refused               what cannot be read
         ======================== ======================= ==================================================
         """
@@ -211,6 +214,9 @@ class WadoClient:
         if answer.status != 200:
             raise await refusal(answer)
         reader = Reader(_boundary(answer))
+        if _announced(answer) > self._max_bytes:
+            # Refused before it fills the disk up to that size for nothing.
+            raise Refused("La source annonce plus que la taille permise", code="answer-size")
         deadline = self._clock.monotonic() + self._longest
         async for chunk in answer.chunks:
             if self._clock.monotonic() > deadline:
@@ -241,6 +247,16 @@ def accept_header(syntaxes: Sequence[str]) -> str:
         for rank, alike in enumerate(syntaxes)
         for syntax in alike.split()
     )
+
+
+@contextmanager
+def disk_in_words() -> Iterator[None]:
+    """A disk that is full, over its quota or gone is ``Unavailable`` (``disk``), and no defect of ours."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("images cannot be kept: %s", error.strerror)
+        raise Unavailable("Espace de stockage des images indisponible", code="disk") from error
 
 
 class _Delivery:
@@ -281,7 +297,8 @@ class _Delivery:
             header = read_header(buffer)
         self._check(header)
         path = self._folder / f"{header.sop_instance_uid}.dcm"
-        self._path.replace(path)
+        with disk_in_words():
+            self._path.replace(path)
         self._done[header.sop_instance_uid] = path
         return FetchedInstance(
             header.sop_instance_uid, header.sop_class_uid, header.transfer_syntax, path, path.stat().st_size
@@ -303,14 +320,16 @@ class _Delivery:
     def _flush(self) -> None:
         if self._file is None:
             # Here and not where the part begins: this is a thread that may wait for the disk.
-            self._file = self._path.open("wb", buffering=0)
+            with disk_in_words():
+                self._file = self._path.open("wb", buffering=0)
         if self._min_free and shutil.disk_usage(self._folder).free - len(self._pending) < self._min_free:
             # Before the disk is full: the database and the journals live there too.
             raise Unavailable("Espace de stockage des images insuffisant", code="disk")
         pending, self._pending = self._pending, bytearray()
         view = memoryview(pending)
-        while view:
-            view = view[self._file.write(view) or 0 :]
+        with disk_in_words():
+            while view:
+                view = view[self._file.write(view) or 0 :]
 
     def _check(self, header: Header) -> None:
         order = self._order
@@ -337,6 +356,12 @@ def _boundary(answer: Stream) -> str:
     if media is None or media.name != "multipart/related" or not media.get("boundary"):
         raise Unavailable("La source a répondu autre chose que des images", code="source-error")
     return media.get("boundary")
+
+
+def _announced(answer: Stream) -> int:
+    """Content-Length, as far as it can be read: the bytes that come are counted in any case."""
+    told = answer.headers.get("Content-Length", "")
+    return int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else 0
 
 
 def _source_failed(error: Unavailable) -> Unavailable | None:

@@ -149,10 +149,13 @@ class Import:
 
     @property
     def percent(self) -> int:
-        """How far it has come: fetching counts for one half, storing for the other."""
+        """How far it has come: fetching counts for one half, storing for the other; once over, what is stored."""
         counts = self.counts
         if not counts.total:
             return 100
+        if not self.open:
+            # A full bar would say that nothing is missing.
+            return 100 * counts.done // counts.total
         over = counts.done + counts.refused
         return min(100, 50 * (max(counts.fetched, over) + over) // counts.total)
 

@@ -32,7 +32,7 @@ from drimbox.foundation.clock import PARIS, Clock
 from drimbox.foundation.errors import IdentityMismatch, Refused, Unavailable
 from drimbox.foundation.uids import new_secret
 from drimbox.identity.ins import Ins
-from drimbox.images.client import FetchedInstance, SourceState, WadoClient
+from drimbox.images.client import FetchedInstance, SourceState, WadoClient, disk_in_words
 from drimbox.images.header import Header, check_ins, read_header
 from drimbox.images.ports import KeptInstance, StoredInstance
 from drimbox.images.threads import in_thread
@@ -84,7 +84,8 @@ class _Source:
     ) -> AsyncIterator[AsyncIterator[StoredInstance]]:
         wado, spool, url, tls, token, kos_uid, accept, listed, ins = self._ask
         folder = spool / new_secret()
-        await in_thread(folder.mkdir, mode=0o700, parents=True)
+        with disk_in_words():
+            await in_thread(folder.mkdir, mode=0o700, parents=True)
         try:
             # The source sends the whole series whatever is missing here.
             async with wado.fetch_series(

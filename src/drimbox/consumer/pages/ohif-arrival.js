@@ -187,7 +187,14 @@ window.drimboxArrival = (place) => {
       const study = load.metadata.StudyInstanceUID;
       const uid = load.metadata.SeriesInstanceUID;
       const told = await of(uid);
-      if (told === null || told.expected < GROWING_FROM) return load.start();
+      if (told === null) return load.start();
+      let first = await headers(study, uid, 0);
+      if (told.expected < GROWING_FROM) {
+        // A short one is waited for; of one that will never be whole, what came is shown all the same.
+        for (let more = first; more.length && first.length < told.expected; first = [...first, ...more])
+          more = await headers(study, uid, first.length);
+        if (first.length === told.expected) return load.start();
+      }
       const series = {
         "0020000E": { vr: "UI", Value: [uid] },
         "00080060": { vr: "CS", Value: load.metadata.Modality ? [load.metadata.Modality] : [] },
@@ -195,7 +202,6 @@ window.drimboxArrival = (place) => {
         "0008103E": { vr: "LO", Value: load.metadata.SeriesDescription ? [load.metadata.SeriesDescription] : [] },
         "0020000D": { vr: "UI", Value: [study] },
       };
-      const first = await headers(study, uid, 0);
       if (!first.length) return [];
       const store = await storing(study, series);
       await store(first);

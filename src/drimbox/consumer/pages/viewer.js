@@ -9,6 +9,7 @@
   const preview = document.getElementById("apercu");
   const words = { one: "image", many: "images" };
   let withdrawn = 0;
+  let written = "[]";
 
   const left = (seconds) => (seconds < 60 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`);
   const plural = (count) => (count > 1 ? words.many : words.one);
@@ -66,24 +67,28 @@
   notes?.addEventListener("toggle", authors, { once: true });
 
   const show = (state) => {
-    const total = { received: 0, expected: 0, seconds: 0 };
+    const total = { received: 0, expected: 0, seconds: 0, coming: 0 };
     for (const series of state.series) {
-      if (series.state === "failed") continue;
       total.received += series.received;
       total.expected += series.expected;
+      if (series.state === "failed") continue;
+      total.coming += series.expected - series.received;
       total.seconds = Math.max(total.seconds, series.seconds);
     }
     const percent = total.expected ? Math.floor((100 * total.received) / total.expected) : 0;
     bar.value = percent;
-    const done = total.expected > 0 && total.received === total.expected;
+    const done = total.coming === 0;
     const speed = total.seconds > 1 ? total.received / total.seconds : 0;
-    const rest = !done && speed > 0 ? `, encore ${left((total.expected - total.received) / speed)}` : "";
+    const rest = !done && speed > 0 ? `, encore ${left(total.coming / speed)}` : "";
     const count = `${total.received} / ${total.expected} ${plural(total.expected)}`;
     figure.textContent = total.expected ? `${percent} % – ${count}${rest}` : "";
     box.hidden = total.expected === 0;
     bar.hidden = done;
     const failed = state.series.filter((series) => series.state === "failed");
     failures.hidden = failed.length === 0;
+    const missing = failed.length < state.series.length ? ` sur ${state.series.length}` : "";
+    failures.querySelector(".count").textContent =
+      failed.length > 1 ? `${failed.length} séries${missing} ne sont pas venues, ou pas en entier :` : "";
     failures.querySelector("form").hidden = !failed.some((series) => series.again);
     // A viewer that will never have anything to show must not look as if it were loading.
     const nothing = failed.length === state.series.length && failed.every((series) => series.received === 0);
@@ -99,6 +104,10 @@
       else frame.removeAttribute("src");
     }
     withdrawn = taken;
+    // Only what is new is written: a list written again and again is read out again and again, and loses the focus.
+    const told = JSON.stringify(failed);
+    if (told === written) return;
+    written = told;
     failures.querySelector("ul").replaceChildren(
       ...failed.map((series) => {
         const line = document.createElement("li");
