@@ -304,11 +304,26 @@ def speedtest(path: Path, study_uid: str, pacs: str, picture: Path | None, repor
 @click.option("--once", is_flag=True, help="play the story without a browser, compare every image, and end")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="with --once: where the figures are written")
 @click.option("--ports", "first_port", default=17400, show_default=True, help="first port of a new demonstration")
-def demo(state: Path, message: Path | None, fresh: bool, once: bool, report: Path | None, first_port: int) -> None:
+@click.option(
+    "--patients",
+    type=click.Choice(["code", "oidc"]),
+    default="code",
+    show_default=True,
+    help="how patients are let in by the link of a report: a one-time code, or an identity provider (FranceConnect+)",
+)
+def demo(
+    state: Path,
+    message: Path | None,
+    fresh: bool,
+    once: bool,
+    report: Path | None,
+    first_port: int,
+    patients: str,
+) -> None:
     """Two sites and the national services on this machine: a report in at one, its images at the other."""
     from drimbox.demo.play import Options, play
 
-    sys.exit(asyncio.run(play(Options(state, HOME, message, fresh, once, report, first_port))))
+    sys.exit(asyncio.run(play(Options(state, HOME, message, fresh, once, report, first_port, patients))))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

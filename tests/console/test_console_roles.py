@@ -71,6 +71,8 @@ RIGHTS = {
     ("POST", "/inventaire/retirer"): Role.ADMINISTRATOR,
     ("GET", "/reseau"): Role.ADMINISTRATOR,
     ("POST", "/reseau/liste-blanche"): Role.ADMINISTRATOR,
+    ("GET", "/lien"): Role.ADMINISTRATOR,
+    ("POST", "/lien"): Role.ADMINISTRATOR,
     ("GET", "/parcours"): Role.ADMINISTRATOR,
     ("POST", "/parcours"): Role.ADMINISTRATOR,
     ("GET", "/parcours/{walk}"): Role.ADMINISTRATOR,

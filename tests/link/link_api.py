@@ -6,7 +6,25 @@ from typing import Any
 
 _HTML = {"text/html": {"schema": {"type": "string"}}}
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
-_UID = {"type": "string", "maxLength": 70}
+_UID = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-2](\.[1-9][0-9]{0,5}){1,6}$"},
+        {"type": "string", "maxLength": 70},
+    ]
+}
+_LINK: dict[str, Any] = {
+    # Half of what is generated is what a RIS could have written: the crawl is to get beyond the first look.
+    "requestType": {"enum": ["STUDY", "SERIES", "study", "PATIENT"]},
+    "studyUID": _UID,
+    "accessionNumber": {
+        "anyOf": [{"type": "string", "pattern": "^[A-Z0-9]{1,16}$"}, {"type": "string", "maxLength": 80}]
+    },
+    "idCDA": _UID,
+    "seriesUID": _UID,
+}
+
+
+_WHOLE = ("requestType", "studyUID", "accessionNumber", "idCDA")
 
 
 def _responses(*statuses: int, plain: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -17,19 +35,18 @@ def _responses(*statuses: int, plain: tuple[int, ...] = ()) -> dict[str, Any]:
 
 
 def _query(*names: str) -> list[dict[str, Any]]:
-    return [{"name": name, "in": "query", "schema": {"type": "string", "maxLength": 300}} for name in names]
+    text = {"type": "string", "maxLength": 300}
+    return [
+        {"name": name, "in": "query", "schema": _LINK.get(name, text), "required": name in _WHOLE} for name in names
+    ]
 
 
-def _form(**fields: dict[str, Any]) -> dict[str, Any]:
-    carried = {
-        "jeton": {"type": "string"},
-        "requestType": {"enum": ["STUDY", "SERIES", "study", "PATIENT"]},
-        "studyUID": _UID,
-        "accessionNumber": {"type": "string", "maxLength": 80},
-        "idCDA": {"type": "string", "maxLength": 300},
-        "seriesUID": _UID,
+def _form(*, whole: bool = False, **fields: dict[str, Any]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"jeton": {"type": "string"}, **_LINK, **fields},
+        "required": ["jeton", *(_WHOLE if whole else ())],
     }
-    schema = {"type": "object", "properties": {**carried, **fields}, "required": ["jeton"]}
     return {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": schema}}}
 
 
@@ -52,13 +69,13 @@ def description() -> dict[str, Any]:
             },
             "/lien/visiteur": {
                 "post": {
-                    "requestBody": _form(visiteur={"enum": ["patient", "professional", "autre"]}),
+                    "requestBody": _form(whole=True, visiteur={"enum": ["patient", "professional", "autre"]}),
                     "responses": _responses(200, 503, *refused),
                 }
             },
             "/lien/identite": {
                 "post": {
-                    "requestBody": _form(naissance=text, sexe={"enum": ["F", "M", "X", ""]}, lieu=text),
+                    "requestBody": _form(whole=True, naissance=text, sexe={"enum": ["F", "M", "X", ""]}, lieu=text),
                     "responses": _responses(200, 422, *refused),
                 }
             },
@@ -74,6 +91,30 @@ def description() -> dict[str, Any]:
                     "responses": _responses(303, 400, 403, 404, 429),
                 }
             },
+            "/lien/identite/retour": {
+                "get": {
+                    "parameters": _query("state", "code", "error", "iss"),
+                    "responses": _responses(303, 400, 403, 404, 429),
+                }
+            },
+            "/lien/cles.json": {"get": {"responses": _responses(200, 404, 429)}},
+            "/psc/deconnexion": {
+                "post": {
+                    "requestBody": {
+                        "required": True,
+                        "content": {
+                            "application/x-www-form-urlencoded": {
+                                "schema": {"type": "object", "properties": {"logout_token": text}}
+                            }
+                        },
+                    },
+                    "responses": _responses(200, 400, 413, 429),
+                }
+            },
+            "/psc/deconnexion-navigateur": {
+                "get": {"parameters": _query("iss", "sid"), "responses": _responses(200, 400, 429)}
+            },
+            "/lien/au-revoir": {"get": {"responses": _responses(200)}},
             "/au-revoir": {"get": {"responses": _responses(200)}},
             "/visite/{key}": {"get": {"parameters": key, "responses": _responses(200, 404, plain=(404,))}},
             "/visite/{key}/fin": {

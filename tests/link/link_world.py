@@ -16,18 +16,20 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from drimbox.foundation.errors import DrimboxError, Rejected
+from drimbox.foundation.errors import DrimboxError, Refused, Rejected
 from drimbox.foundation.http_guard import Guard
 from drimbox.link.address import PATH
 from drimbox.link.agreement import Agreement, finder_among
 from drimbox.link.app import OneTimeCodes, link_app
 from drimbox.link.contact import StoredContacts
 from drimbox.link.limits import Allowance, Attempts
+from drimbox.link.logouts import Over
 from drimbox.link.patients import PatientDesk
 from drimbox.link.ports import Code, Opened
 from drimbox.link.visits import Limits
 from drimbox.link.web.desk import Desk
 from drimbox.manifest.read import read_manifest
+from drimbox.national.psc.client import LogoutNotice
 from drimbox.national.psc.tokens import Tokens
 from drimbox.national.psc.userinfo import Practice, UserInfo
 from drimbox.publication.publish import Outcome
@@ -65,6 +67,7 @@ class FakePsc:
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     revoked: list[str] = field(default_factory=list)
     person: UserInfo = DOCTOR
+    session: str = "s"
 
     async def authorization_url(self, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
         if self.error is not None:
@@ -80,13 +83,28 @@ class FakePsc:
         assert redirect_uri == f"{ORIGIN}/connexion/retour"
         if code != "anne" or (nonce, verifier) not in self.states.values():
             raise Rejected("Code refusé", code="psc-code")
-        return Tokens("access", "", "id-token", NOW + dt.timedelta(minutes=2), None, self.person.subject, "s", NOW)
+        return Tokens(
+            "access", "", "id-token", NOW + dt.timedelta(minutes=2), None, self.person.subject, self.session, NOW
+        )
 
     async def userinfo(self, access_token: str, *, subject: str = "") -> UserInfo:
         return self.person
 
     async def logout_url(self, id_token: str, redirect: str, state: str = "") -> str:
         return f"https://psc.test/logout?to={redirect}"
+
+    async def logout_notice(self, logout_token: str) -> LogoutNotice:
+        """Its word is ``session:subject``."""
+        session, colon, subject = logout_token.partition(":")
+        if not colon:
+            raise Refused("Jeton refusé", code="psc-jwt")
+        return LogoutNotice(subject, session)
+
+    async def issuer(self) -> str:
+        return "https://psc.test"
+
+    async def page_origins(self) -> tuple[str, ...]:
+        return ("https://psc.test",)
 
 
 @dataclass
@@ -247,6 +265,7 @@ async def open_place(pool: Pool, **settings: object) -> AsyncIterator[Place]:
             world.archive, read_manifest, finder_among({"pacs": world.pacs, "vna": world.vna}), world.clock
         ),
         "psc": psc,
+        "over": Over(pool, world.clock),
         "journal": world.journal,
         "clock": world.clock,
         "images": facts,

@@ -104,6 +104,16 @@ async def test_a_code_serves_once_in_its_own_browser_and_in_time(place: Place) -
     assert "n'est plus valable" in text_of(answer)
 
 
+async def test_a_stolen_ticket_and_its_code_open_nothing_in_another_browser(place: Place) -> None:
+    """With a form of its own: neither the page nor the code is worth anything without the cookie that asked."""
+    browser, thief = place.browser(), place.browser("203.0.113.9")
+    ticket = _hidden(await asked(place, browser))["billet"]
+    own = _hidden(await asked(place, thief, naissance="01/01/1970"))
+    stolen = {"jeton": own["jeton"], "billet": ticket, "code": place.phone.last}
+    assert (await thief.send("POST", "/lien/code", stolen)).status_code == 403
+    assert not visit_cookies(thief)
+
+
 async def test_an_answer_of_psc_serves_once_and_in_the_browser_that_asked(place: Place) -> None:
     browser, other = place.browser(), place.browser()
     state = await browser.as_professional()

@@ -8,12 +8,14 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import httpx2
 import psycopg
 import pytest
 import schemathesis
+from citizen_world import open_hall
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from link_api import description
@@ -31,8 +33,10 @@ _ANY_LINK = "/IHEInvokeImageDisplay?requestType=STUDY&studyUID=1.2&accessionNumb
 class Running:
     """A door on a loop of its own, so that the crawler, which knows none, can talk to it."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, vouched: bool = False) -> None:
+        """``vouched``: patients come by an identity provider instead of a code."""
         self._dsn = dsn
+        self.vouched = vouched
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stop = asyncio.Event()
@@ -46,13 +50,17 @@ class Running:
 
     async def _serve(self) -> None:
         allowance = Allowance(10**6, 10**6)
-        async with (
-            database.opened(self._dsn, size=4) as pool,
-            open_place(pool, per_minute=10**6, allowance=allowance) as place,
-        ):
+        async with AsyncExitStack() as stack:
+            pool = await stack.enter_async_context(database.opened(self._dsn, size=4))
+            if self.vouched:
+                hall = await stack.enter_async_context(open_hall(pool, per_minute=10**6, allowance=allowance))
+                place = hall.place
+            else:
+                place = await stack.enter_async_context(open_place(pool, per_minute=10**6, allowance=allowance))
             self._ready.set_result(place)
             await self._stop.wait()
-            await place.settle()
+            if not self.vouched:
+                await place.settle()
 
     def call(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
@@ -78,16 +86,22 @@ class Running:
         self._loop.close()
 
 
-@pytest.fixture(scope="module")
-def running(_server: str) -> Iterator[Running]:
+@contextmanager
+def a_database(server: str) -> Iterator[str]:
     name = f"t_{uuid.uuid4().hex}"
-    with psycopg.connect(_server, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE drimbox_template")
-    crawled = Running(_server.replace("/postgres?", f"/{name}?", 1))
-    yield crawled
-    crawled.close()
-    with psycopg.connect(_server, autocommit=True) as connection:
+    yield server.replace("/postgres?", f"/{name}?", 1)
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module", params=["code", "provider"])
+def running(_server: str, request: pytest.FixtureRequest) -> Iterator[Running]:
+    with a_database(_server) as dsn:
+        crawled = Running(dsn, vouched=request.param == "provider")
+        yield crawled
+        crawled.close()
 
 
 def crawl(running: Running, examples: int) -> Counter[tuple[str, int]]:
@@ -115,7 +129,7 @@ def _crawled(running: Running, cases: Any, examples: int, met: Counter[tuple[str
             # An address or a method that is none of ours is said to be none, in our own words.
             assert str(answer.status_code) in {*told, "400", "404", "405"}, case.as_curl_command()
             kind = answer.headers.get("content-type", "text/html").split(";")[0]
-            assert kind in ("text/html", "text/plain"), kind
+            assert kind in ("text/html", "text/plain", "application/json"), kind
             for name in _ALWAYS:
                 assert name in answer.headers, name
             assert "Traceback" not in answer.text
@@ -135,4 +149,6 @@ def test_a_long_crawl(running: Running) -> None:
     met = crawl(running, 300)
     assert sum(met.values()) > 3000
     # Deep enough to get beyond the forms.
-    assert {("/lien/visiteur", 200), ("/lien/code", 403), ("/IHEInvokeImageDisplay", 200)} <= set(met)
+    assert {("/lien/visiteur", 200), ("/IHEInvokeImageDisplay", 200), ("/psc/deconnexion", 400)} <= set(met)
+    beyond = ("/lien/identite/retour", 400) if running.vouched else ("/lien/code", 403)
+    assert beyond in met

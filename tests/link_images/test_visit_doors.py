@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.routing import Route
-from visit_world import FRAMES, INS, Exam, Open, Site, another_ins, make_exam
+from visit_world import FRAMES, INS, Exam, Open, Site, another_ins, eventually, make_exam
 
 from drimbox.foundation.uids import new_uid
 from drimbox.link.visit import Visit, Visitor
@@ -225,3 +227,108 @@ async def test_the_files_of_the_viewer_are_open_and_nothing_else_is(site: Site) 
         reply = await site.http.send("GET", f"{site.origin}{path}", tls=site.trust, timeout=10, max_bytes=2**26)
         assert reply.status == status, path
     assert INS.matricule not in str(site.journal.events)
+
+
+@pytest.mark.requirement("D6")
+@pytest.mark.parametrize(
+    ("birth_date", "visibility", "seen"),
+    [
+        ("20150601", Visibility(hidden_from_representatives=True), False),
+        ("20150601", Visibility(secret_connection=True), False),
+        ("20150601", Visibility(hidden_from_patient=True), False),
+        ("20150601", Visibility(), True),
+        # Who is of age has no representatives whom it could be hidden from.
+        ("19790328", Visibility(hidden_from_representatives=True), True),
+        ("19790328", Visibility(secret_connection=True), True),
+    ],
+)
+async def test_what_is_hidden_while_it_is_open_goes_at_the_next_request(
+    site: Site, tmp_path: Path, birth_date: str, visibility: Visibility, seen: bool
+) -> None:
+    """The visibility changes in place: the pages, the images that came, and what was on its way."""
+    exam = site.publish(replace(make_exam(tmp_path / "pacs", images=2), birth_date=birth_date))
+    patient, professional = site.enter(exam), site.enter(exam, Visitor.PROFESSIONAL)
+    for visit in (patient, professional):
+        assert (await site.get(visit, "/etat")).status == 200
+    site.archive.held[exam.kos_uid] = exam.kos(visibility=visibility)
+    for path in ("/presence", "/", "/viewer", "/apercu", site.series_path(exam, "/arrivees"), "/telechargement/jpeg"):
+        status = (await site.get(patient, path)).status
+        assert (status != 404) is seen, path
+    assert (await site.get(professional, "/etat")).status == 200
+    assert site.room is not None
+    assert len(site.room.desk.visits) == 1 + seen
+
+
+async def unfinished(site: Site, visit: Visit, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """Ask, read the beginning of the answer, and leave it there: what comes next is on its way."""
+    reader, writer = await asyncio.open_connection("localhost", site.port, ssl=site.trust)
+    secret = site.doors[visit.key][1]
+    asked = (
+        f"GET /visite/{visit.key}{path} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Cookie: visite-{visit.key}={secret}\r\nAccept: */*\r\n\r\n"
+    )
+    writer.write(asked.encode())
+    return reader, writer, await reader.readuntil(b"\r\n\r\n")
+
+
+async def hide(site: Site, exam: Exam, visit: Visit) -> None:
+    site.archive.held[exam.kos_uid] = exam.kos(visibility=Visibility(hidden_from_patient=True))
+    assert (await site.get(visit, "/presence")).status == 404
+
+
+async def depublish(site: Site, exam: Exam, visit: Visit) -> None:
+    site.state(exam, "depublished")
+    assert (await site.get(visit, "/presence")).status == 404
+
+
+async def republish(site: Site, exam: Exam, visit: Visit) -> None:
+    page = (await site.get(visit, accept="text/html")).body.decode()
+    [version] = re.findall(r'data-version="([0-9a-f]+)"', page)
+    assert (await site.get(visit, f"/presence?version={version}")).status == 204
+    newer = replace(exam, kos_uid=new_uid())
+    site.state(exam, "replaced")
+    site.archive.held[newer.kos_uid] = newer.kos()
+    assert (await site.get(visit, f"/presence?version={version}")).status == 409, "the page is made anew"
+
+
+async def end(site: Site, exam: Exam, visit: Visit) -> None:
+    """As the door tells of a logout, here or at Pro Santé Connect."""
+    assert site.room is not None
+    site.room.ended(visit.key)
+
+
+@pytest.mark.requirement("DB.SO.38", "D6", "D2")
+@pytest.mark.parametrize("happens", [hide, depublish, republish, end])
+async def test_what_is_on_its_way_is_broken_off(
+    site: Site, tmp_path: Path, happens: Callable[[Site, Exam, Visit], Awaitable[None]]
+) -> None:
+    exam = site.publish(make_exam(tmp_path / "pacs", images=8))
+    visit = site.enter(exam)
+    # The PACS gives three images and waits: the ZIP has begun, and cannot end.
+    site.pacs.gate = asyncio.Semaphore(3)
+    reader, writer, head = await unfinished(site, visit, "/telechargement/dicom")
+    assert b" 200 " in head
+    waiting = asyncio.create_task(site.get(visit, site.series_path(exam, "/metadata")))
+    await eventually(lambda: site.room is not None and len(site.room.desk.visits) == 1)
+    await happens(site, exam, visit)
+    async with asyncio.timeout(20):
+        rest = await reader.read()
+    writer.close()
+    assert not rest.endswith(b"0\r\n\r\n"), "the body does not end as a whole one"
+    assert b"PK\x05\x06" not in rest
+    assert (await waiting).status == 404
+    # What the cache of the source was already being sent goes on, for whoever comes next.
+    for _ in range(32):
+        site.pacs.gate.release()
+    await eventually(lambda: site.pacs.running == 0)
+
+
+async def test_a_visit_that_has_ended_is_not_opened_again(site: Site, tmp_path: Path) -> None:
+    """By a request that the guard let in just before."""
+    exam = site.publish(make_exam(tmp_path / "pacs", images=1))
+    visit = site.enter(exam)
+    assert (await site.get(visit, "/etat")).status == 200
+    assert site.room is not None
+    site.room.ended(visit.key)
+    assert (await site.get(visit, "/etat")).status == 404
+    assert len(site.room.desk.visits) == 0

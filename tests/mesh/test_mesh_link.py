@@ -18,6 +18,7 @@ from test_mesh_browser import chromium, installed
 
 from browsing import picture
 from drimbox.demo import story
+from drimbox.demo.visitor import Visitor
 from drimbox.sandbox.phone import PATH
 
 __all__ = ["chromium", "installed"]
@@ -145,3 +146,27 @@ async def test_a_wrong_link_is_told_in_plain_words(
     await page.goto(world.endpoints["link"]["invoke"] + "?requestType=STUDY&studyUID=1.2.3")
     await expect(page.locator("h1")).to_have_text("Lien non valable", timeout=PATIENCE)
     await looked_at(page, f"wrong-{size}", axe, tmp_path)
+
+
+@pytest.mark.requirement("DB.VI-SO.09")
+async def test_the_end_of_the_session_at_psc_ends_the_other_visits(world: World) -> None:
+    """Two links in two tabs, one session at Pro Santé Connect: it is ended from one, and the other closes."""
+    await world.publish("E")
+    visitor = Visitor(world.mesh.http, world.mesh.tls)
+    doors = []
+    for _ in range(2):
+        page = await visitor.press(await visitor.get(world.endpoints["link"]["example"]), "Je suis un professionnel")
+        page = await visitor.follow(page, "Pro Santé Connect")
+        if "visite" not in page.address:
+            page = await visitor.press(page, "KIT DOC0036790")
+        assert page.status == 200, page.title
+        doors.append(page.address.rstrip("/"))
+    first, second = doors
+    assert first != second
+    assert (await visitor.get(f"{second}/presence")).status == 204
+    page = await visitor.press(await visitor.get(f"{first}/fin"), "Fermer")
+    assert (await visitor.get(f"{second}/presence")).status == 204, "a visit that is left ends no other"
+    await visitor.follow(page, "Pro Santé Connect")
+    assert (await visitor.get(f"{second}/presence")).status == 404
+    told = await world.sql("SELECT session, subject FROM link_logout")
+    assert len(told) == 1

@@ -17,8 +17,10 @@ from drimbox.box.settings import Settings
 from drimbox.box.settings.common import KeyPair
 from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import DrimboxError, Misconfigured
+from drimbox.national.oidc.service import key_of
 from drimbox.trust.chain import TrustStore
 from drimbox.trust.fitness import breaches_of, range_of
+from drimbox.trust.keystore import read_key
 from drimbox.trust.tls import load_trust
 from drimbox.trust.token import Tokens
 
@@ -253,10 +255,26 @@ def _files(settings: Settings, lines: Mapping[tuple[str | int, ...], int], stric
         yield Mistake(_dotted(place), _nearest(place, lines), error.reason, "Installez les racines de l'IGC-Santé.")
     if trust is not None:
         yield from _range(trust, settings, lines)
+    yield from _token_keys(settings, lines)
     tokens = Tokens()
     for where, pair in pairs_of(settings):
         if strict or where[0] != "structures":
             yield from _pair(where, pair, settings, lines, trust, tokens, () if strict else _OF_THE_MOMENT)
+
+
+def _token_keys(settings: Settings, lines: Mapping[tuple[str | int, ...], int]) -> Iterator[Mistake]:
+    """Keys of the tokens of the patients' identity provider that cannot be used."""
+    oidc = settings.link.oidc if settings.link is not None else None
+    for name in ("signing_key", "encryption_key"):
+        file: Path | None = getattr(oidc, name, None)
+        if file is None or not file.is_file():
+            continue
+        place = ("link", "oidc", name)
+        try:
+            key_of(read_key(file), _dotted(place))
+        except Misconfigured as error:
+            remedy = "Faites-en une : openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256."
+            yield Mistake(_dotted(place), _nearest(place, lines), error.reason, remedy)
 
 
 def _range(trust: TrustStore, settings: Settings, lines: Mapping[tuple[str | int, ...], int]) -> Iterator[Mistake]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from drimbox import __version__
 from drimbox.box.fronting import served
 from drimbox.box.keying import market_lines
+from drimbox.box.link import public_url
 from drimbox.box.pacs_links import linked_for_echo
 from drimbox.box.services import Services
 from drimbox.box.settings import Settings
@@ -79,6 +80,7 @@ async def running(
                 walk_room=_walk_room(services),
                 certificates=certificates,
                 journal_room=journal_room,
+                link_origin=public_url(settings) if settings.link is not None else "",
                 keys=KeyRoom(held, lambda: market_lines(settings, services.pool, services.clock)) if held else None,
                 circle_room=CircleRoom(
                     services.whitelist_desk.held,

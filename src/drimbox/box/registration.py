@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from drimbox import __version__
+from drimbox.box import link
 from drimbox.box.operator import on_database, shell_user
 from drimbox.box.services import PRODUCT, credential, patient_key
 from drimbox.box.settings import Settings
 from drimbox.box.settings.common import KeyPair
 from drimbox.foundation.errors import DrimboxError, Misconfigured, Refused
+from drimbox.link.logouts import BACKCHANNEL_PATH
 from drimbox.record.audit import Journal, Kind, Outcome, Recorded, Search, Thing
 from drimbox.store.database import Pool
 from drimbox.trust import names
@@ -46,6 +48,7 @@ class Registration:
     certificate_until: str
     redirect_uris: tuple[str, ...]
     post_logout_redirect_uris: tuple[str, ...]
+    backchannel_logout_uris: tuple[str, ...]
     roles: tuple[str, ...]
     scope: str
     acr: str
@@ -90,6 +93,7 @@ def registration(settings: Settings) -> Registration:
         certificate_until=own.expires_at.date().isoformat() if own else "",
         redirect_uris=tuple(f"{page}{_CALLBACK}" for page in pages),
         post_logout_redirect_uris=tuple(f"{page}{_GOODBYE}" for page in pages),
+        backchannel_logout_uris=_told_of_logouts(settings),
         roles=_roles(settings),
         scope=psc.scope,
         acr=psc.acr,
@@ -122,9 +126,18 @@ def _pages(settings: Settings) -> tuple[str, ...]:
         found.append(settings.consumer.public_url)
     if settings.console is not None and settings.console.pro_sante_connect:
         found.append(settings.console.public_url)
-    link = getattr(settings, "link", None)
-    if link is not None:
-        found.append(link.public_url)
+    if settings.link is not None:
+        found.append(link.public_url(settings))
+    return tuple(found)
+
+
+def _told_of_logouts(settings: Settings) -> tuple[str, ...]:
+    """Where PSC tells that a session is over, of people who look at images."""
+    found = []
+    if settings.consumer is not None and settings.psc.login != "ciba":
+        found.append(settings.consumer.public_url + BACKCHANNEL_PATH)
+    if settings.link is not None:
+        found.append(link.public_url(settings) + BACKCHANNEL_PATH)
     return tuple(found)
 
 
@@ -164,6 +177,7 @@ def written(found: Registration) -> str:
         ("découverte", found.discovery),
         *(("retour de connexion", each) for each in found.redirect_uris),
         *(("retour de déconnexion", each) for each in found.post_logout_redirect_uris),
+        *(("annonce de déconnexion", each) for each in found.backchannel_logout_uris),
         ("portée, acr", f"{found.scope} ; {found.acr}"),
         *(("rôle", each) for each in found.roles),
         ("proxy e-Santé", found.proxy or "aucun"),

@@ -32,7 +32,7 @@ from drimbox.console.psc import CALLBACK_PATH, GOODBYE_PATH, Psc, PscDesk
 from drimbox.console.sessions import Limits, Sessions
 from drimbox.console.studies import Studies
 from drimbox.console.walks import WalkRoom
-from drimbox.console.web import accounts, circle, pairs, queue, signin, statistics, studies, walks
+from drimbox.console.web import accounts, circle, links, pairs, queue, signin, statistics, studies, walks
 from drimbox.console.web import certificates as market
 from drimbox.console.web import journal as traces
 from drimbox.console.web.desk import LOGIN_PATH, PASSWORD_PATH, Desk, SettingLine, cookie_name, for_people
@@ -81,6 +81,7 @@ async def console_app(
     journal_room: JournalRoom | None = None,
     keys: KeyRoom | None = None,
     circle_room: CircleRoom | None = None,
+    link_origin: str = "",
 ) -> AsyncIterator[ASGIApp]:
     """The console as long as the block lasts; at its end every session is closed.
 
@@ -116,6 +117,7 @@ async def console_app(
         journal_room=journal_room,
         keys=keys,
         circle=circle_room,
+        link_origin=link_origin,
     )
     app = Starlette(
         routes=routes(),
@@ -208,6 +210,8 @@ def routes() -> list[Route]:
         Route(pairs.PLACE + "/retirer", for_people(pairs.remove, administrator), methods=["POST"]),
         Route(circle.PLACE, for_people(circle.shown, administrator), methods=["GET"]),
         Route(circle.PLACE + "/liste-blanche", for_people(circle.renew, administrator), methods=["POST"]),
+        Route(links.PLACE, for_people(links.shown, administrator), methods=["GET"]),
+        Route(links.PLACE, for_people(links.made, administrator), methods=["POST"]),
         Route(walks.PLACE, for_people(walks.listed, administrator), methods=["GET"]),
         Route(walks.PLACE, for_people(walks.begin, administrator), methods=["POST"]),
         Route(walk, for_people(walks.shown, administrator), methods=["GET"]),

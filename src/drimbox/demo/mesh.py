@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from drimbox.console import psc as console
 from drimbox.consumer.app import BACKCHANNEL_PATH, FRONTCHANNEL_PATH
@@ -20,10 +20,13 @@ from drimbox.demo import consoles, sites
 from drimbox.demo.order import both, in_thread, together
 from drimbox.demo.places import Ports, ports
 from drimbox.demo.processes import NotStarted, Running, memory_of, started
+from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.http_client import HttpClient
 from drimbox.foundation.http_server import serving
-from drimbox.link import address
+from drimbox.link import address, logouts, vouched
 from drimbox.link import professionals as link
+from drimbox.sandbox.citizens.app import Citizens, citizens_app
+from drimbox.sandbox.citizens.services import Service
 from drimbox.sandbox.issuing import service_certificate
 from drimbox.sandbox.listeners import ClientCertificate, caller_context, listener_context
 from drimbox.sandbox.pacs import embedded, orthanc
@@ -47,7 +50,8 @@ PATIENT_AT_B = replace(Identity(), ipp="IPP-B-4711", ipp_issuer="2.25.1740066")
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Everything that runs, and how to reach it. ``tls`` trusts the test CA; ``consoles``: accounts by site."""
+    """Everything that runs, and how to reach it. ``tls`` trusts the test CA; ``consoles``: accounts by site;
+    ``patients``: how they are let in by the link."""
 
     state: Path
     ports: Ports
@@ -60,6 +64,7 @@ class Mesh:
     tls_b: ssl.SSLContext
     http: HttpClient
     consoles: Mapping[str, tuple[consoles.Opener, ...]]
+    patients: str = "code"
 
     @property
     def ris_a(self) -> str:
@@ -87,12 +92,13 @@ class Mesh:
 
 @asynccontextmanager
 async def running(
-    state: Path, *, home: Path, say: Say, before_wado: int = 0, cached: bool = True
+    state: Path, *, home: Path, say: Say, before_wado: int = 0, cached: bool = True, patients: str = "code"
 ) -> AsyncIterator[Mesh]:
     """The whole mesh until the block ends. Raises ``NotStarted``, ``Misconfigured``, ``OSError``.
 
     ``before_wado`` is a port in front of site A's WADO-RS, of a link that is measured: its KOS name that one. Not
-    ``cached``: site B keeps no image beyond a session.
+    ``cached``: site B keeps no image beyond a session. ``patients``: how they are let in by the link of site A,
+    ``code`` or ``oidc`` (an identity provider in the manner of FranceConnect+).
     """
     places = ports(state)
     (state / "endpoints.json").unlink(missing_ok=True)
@@ -107,7 +113,7 @@ async def running(
         )
         national = endpoints_of(config)
         say("Les PACS et les DRIMbox des deux sites démarrent…")
-        sites.write_site_a(state / "site-a.toml", places, national, before_wado)
+        sites.write_site_a(state / "site-a.toml", places, national, before_wado, patients=patients)
         sites.write_site_b(state / "site-b.toml", places, national, viewer, cached=cached)
         told = threading.Event()
         pacss = [
@@ -121,6 +127,8 @@ async def running(
         authority = TestAuthority(config.state / "pki")
         await _information_systems(stack, places, authority)
         http = await stack.enter_async_context(HttpClient())
+        if patients == "oidc":
+            await _identity_provider(stack, state, places, authority, http)
         openers = await consoles.accounts(state, national.logins)
         mesh = Mesh(
             state=state,
@@ -134,6 +142,7 @@ async def running(
             tls_b=caller_context(authority, national.sites["b"].certificates.auth),
             http=http,
             consoles=openers,
+            patients=patients,
         )
         stack.enter_context(_told(state / "endpoints.json", _addresses(mesh)))
         yield mesh
@@ -176,6 +185,8 @@ def _services(state: Path, places: Ports) -> ServicesConfig:
         SITE_A,
         redirect_uris=(console_a + console.CALLBACK_PATH, viewer + link.CALLBACK_PATH),
         post_logout_redirect_uris=(console_a + console.GOODBYE_PATH, viewer + link.GOODBYE_PATH),
+        backchannel_logout=viewer + logouts.BACKCHANNEL_PATH,
+        frontchannel_logout=viewer + logouts.FRONTCHANNEL_PATH,
     )
     site_b = replace(
         SITE_B,
@@ -268,6 +279,31 @@ async def _information_systems(stack: AsyncExitStack, places: Ports, authority: 
     await stack.enter_async_context(serving(site_a, host="127.0.0.1", port=places.ris_a, tls=tls))
     await stack.enter_async_context(serving(site_b, host="127.0.0.1", port=places.ris_b, tls=tls))
     await stack.enter_async_context(serving(phone_app(), host="127.0.0.1", port=places.phone, tls=tls))
+
+
+async def _identity_provider(
+    stack: AsyncExitStack, state: Path, places: Ports, authority: TestAuthority, http: HttpClient
+) -> None:
+    """The identity provider of patients; the official test patient may log in."""
+    viewer, believing = sites.viewer_url(places), caller_context(authority)
+
+    async def keys() -> dict[str, Any]:
+        reply = await http.send("GET", viewer + vouched.KEYS_PATH, tls=believing, timeout=10, max_bytes=65536)
+        found: dict[str, Any] = json.loads(reply.body)
+        return found
+
+    service = Service(
+        sites.CITIZENS_CLIENT,
+        SITE_A.place.name,
+        (viewer + vouched.CALLBACK_PATH,),
+        (viewer + vouched.GOODBYE_PATH,),
+        keys,
+        secret=(state / "identity-secret.txt").read_text("ascii"),
+    )
+    provider = Citizens(sites.citizens_url(places), {service.client_id: service}, SystemClock())
+    pair = service_certificate(authority, "identite-serveur", "localhost")
+    tls = listener_context(pair, authority, ClientCertificate.UNASKED)
+    await stack.enter_async_context(serving(citizens_app(provider), host="127.0.0.1", port=places.citizens, tls=tls))
 
 
 def link_of(origin: str, known: Exam) -> str:

@@ -38,6 +38,7 @@ class Ports:
     console_b: int
     vi_a: int
     phone: int
+    citizens: int
 
 
 def ports(state: Path, first: int = FIRST_PORT) -> Ports:

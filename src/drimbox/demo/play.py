@@ -20,7 +20,7 @@ from drimbox.demo.mesh import Mesh, link_of
 from drimbox.demo.narration import following
 from drimbox.demo.places import FIRST_PORT, ports
 from drimbox.demo.processes import NotStarted
-from drimbox.demo.sites import console_url, phone_url, viewer_url
+from drimbox.demo.sites import citizens_url, console_url, phone_url, viewer_url
 from drimbox.demo.visitor import Lost
 from drimbox.foundation.errors import DrimboxError, Misconfigured
 from drimbox.foundation.signals import TOLD_TO_STOP, stop_on
@@ -45,6 +45,7 @@ class Options:
     once: bool = False
     report: Path | None = None
     first_port: int = FIRST_PORT
+    patients: str = "code"
 
 
 def say(text: str) -> None:
@@ -124,7 +125,7 @@ def _forget(state: Path) -> None:
 
 async def _mesh_and_story(options: Options, state: Path) -> int:
     ports(state, options.first_port)
-    async with meshes.running(state, home=options.home, say=say) as mesh:
+    async with meshes.running(state, home=options.home, say=say, patients=options.patients) as mesh:
         timings = story.Timings()
         for running in mesh.processes:
             timings.steps[f"start_{running.name}"] = round(running.started_in, 3)
@@ -174,6 +175,12 @@ async def _once(options: Options, mesh: Mesh, studies: list[str], timings: story
     return 0 if not problems else 1
 
 
+def _patient(mesh: Mesh) -> str:
+    if mesh.patients == "oidc":
+        return f"s'identifie chez le fournisseur d'identité d'essai   {citizens_url(mesh.ports)}"
+    return f"née le 28/03/1979, féminin, à Dompremy ; son téléphone   {phone_url(mesh.ports)}"
+
+
 def _print_addresses(mesh: Mesh) -> None:
     logins = "\n".join(
         f"    {user.login:12} {user.given} {user.family} – "
@@ -198,7 +205,7 @@ La suite se joue dans un navigateur :
   RIS du site A (envoyer d'autres comptes rendus)   {mesh.ris_a}
   Lien du compte rendu, pour un patient ou un médecin
     {link_of(viewer_url(mesh.ports), exam("E"))}
-    patient : née le 28/03/1979, féminin, à Dompremy ; son téléphone   {phone_url(mesh.ports)}
+    patient : {_patient(mesh)}
   Ce que tient le DMP                               {mesh.national.dmp_view}/documents
   Toutes les adresses, les certificats              {mesh.state / "endpoints.json"}
   Autorité de certification de test (à accepter)    {mesh.national.roots}

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from drimbox.demo.places import Ports
+from drimbox.foundation.uids import new_secret
 from drimbox.sandbox import phone
+from drimbox.sandbox.citizens.app import BASE as CITIZENS_BASE
 from drimbox.sandbox.services import Endpoints
 
 WADO_PATH = "/dicom-web-rs"
+CITIZENS_CLIENT = "drimbox-site-a"
 IOCM_AE = "DRIMBOX_IOCM"
 
 
@@ -38,13 +44,23 @@ def phone_url(ports: Ports) -> str:
     return f"https://localhost:{ports.phone}"
 
 
+def citizens_url(ports: Ports) -> str:
+    """The identity provider of patients, where the demonstration has one."""
+    return f"https://localhost:{ports.citizens}"
+
+
 def dmp_services(ports: Ports) -> str:
     """The root of the DMP's services."""
     return f"https://localhost:{ports.dmp}/si-dmp-server/v2/services"
 
 
-def write_site_a(file: Path, ports: Ports, national: Endpoints, before_wado: int = 0) -> None:
-    """The source of site A, with its PACS. ``before_wado``: the port that others are told instead of WADO-RS's own."""
+def write_site_a(
+    file: Path, ports: Ports, national: Endpoints, before_wado: int = 0, *, patients: str = "code"
+) -> None:
+    """The source of site A, with its PACS. ``before_wado``: the port that others are told instead of WADO-RS's own.
+
+    ``patients``: how they are let in by the link, ``code`` or ``oidc``.
+    """
     certificates = national.sites["a"].certificates
     place = national.sites["a"].site.place
     text = _common("site-a", file.parent / "a", ports, national, "a")
@@ -94,16 +110,39 @@ host = "127.0.0.1"
 port = {ports.vi_a}
 public_url = "{viewer_url(ports)}"
 tls = {{ certificate = {_q(certificates.vi.certificate)}, key = {_q(certificates.vi.key)} }}
-patients = "code"
+patients = {_q(patients)}
 tries_per_study = 100
 tries_per_address = 1000
 requests_per_minute = 1000
-
-[link.webhook]
-url = "{phone_url(ports)}{phone.PATH}"
-roots = [{_q(national.roots)}]
+{_provider(file.parent, ports, national) if patients == "oidc" else _phone(ports, national)}
 {_console(ports, national, "a")}"""
     file.write_text(text, "utf-8")
+
+
+def _phone(ports: Ports, national: Endpoints) -> str:
+    return f"""
+[link.webhook]
+url = "{phone_url(ports)}{phone.PATH}"
+roots = [{_q(national.roots)}]"""
+
+
+def _provider(folder: Path, ports: Ports, national: Endpoints) -> str:
+    """In the manner of FranceConnect+: a shared secret, and a key that tokens are encrypted for."""
+    secret, key = folder / "identity-secret.txt", folder / "identity-key.pem"
+    if not key.exists():
+        made = ec.generate_private_key(ec.SECP256R1())
+        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        for file, content in ((secret, new_secret().encode()), (key, pem)):
+            file.touch(0o600)
+            file.write_bytes(content)
+    return f"""
+[link.oidc]
+name = "FranceConnect+ (bac à sable)"
+discovery = "{citizens_url(ports)}{CITIZENS_BASE}/.well-known/openid-configuration"
+client_id = "{CITIZENS_CLIENT}"
+secret_file = {_q(secret)}
+encryption_key = {_q(key)}
+roots = [{_q(national.roots)}]"""
 
 
 def write_site_b(file: Path, ports: Ports, national: Endpoints, viewer: Path, *, cached: bool = True) -> None:

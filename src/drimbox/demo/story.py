@@ -203,28 +203,37 @@ async def fetch_all(opened: Opened, timings: Timings, say: Say) -> dict[str, byt
     return found
 
 
-async def follow_link(mesh: Mesh, timings: Timings, say: Say, patience: float = 20.0) -> Page:
-    """The patient opens the link of the report, with the code that reaches the telephone; the first page inside."""
+async def follow_link(mesh: Mesh, timings: Timings, say: Say) -> Page:
+    """The patient opens the link of the report, as site A lets patients in, and leaves; the last page."""
     say("Le patient ouvre le lien de son compte rendu (visionneuse du site A)…")
-    who = PATIENT_AT_B
-    birth = who.birth_date
     visitor = Visitor(mesh.http, mesh.tls)
     with timings.of("link"):
         page = await visitor.get(link_of(viewer_url(mesh.ports), exam("E")))
         page = await visitor.press(page, "Je suis le patient")
-        before = len(await _messages(mesh))
-        born = f"{birth[6:]}/{birth[4:6]}/{birth[:4]}"
-        page = await visitor.press(page, "Recevoir un code", naissance=born, sexe=who.sex, lieu=who.birth_city)
-        deadline = time.monotonic() + patience
-        while len(messages := await _messages(mesh)) == before:
-            if time.monotonic() > deadline:
-                raise Untrue("le code du patient n'est pas arrivé ; voir le journal du site A")
-            await asyncio.sleep(0.05)
-        page = await visitor.press(page, "Voir les images", code=messages[0]["code"])
+        if mesh.patients == "oidc":
+            page = await visitor.press(await visitor.follow(page, "FranceConnect"), "Dominique")
+        else:
+            page = await _by_code(mesh, visitor, page)
     if not urlsplit(page.address).path.startswith("/visite/"):
-        raise Untrue("le lien du compte rendu ne s'ouvre pas avec le code reçu")
-    say("  un code lui est envoyé, et la porte s'ouvre sur cet examen seul.")
+        raise Untrue("le lien du compte rendu ne s'ouvre pas au patient")
+    how = "son identité est celle du compte rendu" if mesh.patients == "oidc" else "un code lui est envoyé"
+    say(f"  {how}, et la porte s'ouvre sur cet examen seul.")
     return await visitor.press(await visitor.get(f"{page.address.rstrip('/')}/fin"), "Fermer")
+
+
+async def _by_code(mesh: Mesh, visitor: Visitor, page: Page, patience: float = 20.0) -> Page:
+    """With the code that reaches the telephone."""
+    who = PATIENT_AT_B
+    birth = who.birth_date
+    before = len(await _messages(mesh))
+    born = f"{birth[6:]}/{birth[4:6]}/{birth[:4]}"
+    page = await visitor.press(page, "Recevoir un code", naissance=born, sexe=who.sex, lieu=who.birth_city)
+    deadline = time.monotonic() + patience
+    while len(messages := await _messages(mesh)) == before:
+        if time.monotonic() > deadline:
+            raise Untrue("le code du patient n'est pas arrivé ; voir le journal du site A")
+        await asyncio.sleep(0.05)
+    return await visitor.press(page, "Voir les images", code=messages[0]["code"])
 
 
 async def _messages(mesh: Mesh) -> list[dict[str, str]]:

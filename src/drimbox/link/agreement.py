@@ -84,11 +84,16 @@ class Agreement:
         if link.series_uid and link.series_uid not in {one.series_uid for one in study.series}:
             raise Disagrees("série absente du PACS")
 
-    async def still(self, structure: str, study_uid: str, visitor: Visitor) -> ArchivedKos:
-        """The version in force of a study that is open. Raises ``Disagrees`` once it may not be seen any more."""
-        archived = await self._archive.current(study_uid, structure)
+    async def still(self, structure: str, link: Link, visitor: Visitor) -> ArchivedKos:
+        """The version in force of a study that is open. Raises ``Disagrees`` once the link would not open it any more.
+
+        That the series of the link is gone closes nothing: the others are shown.
+        """
+        archived = await self._archive.current(link.study_uid, structure)
         if archived is None:
             raise Disagrees("examen dépublié")
+        if not await self._behind(link.report.document_id, archived):
+            raise Disagrees("compte rendu inconnu ou retiré")
         manifest = await asyncio.to_thread(self._read, archived.kos)
         if hidden_from(archived.visibility, manifest.birth_date, visitor, self._clock.now()):
             raise Disagrees("compte rendu non visible par le patient")

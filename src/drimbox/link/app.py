@@ -23,10 +23,14 @@ from drimbox.link.agreement import Agreement
 from drimbox.link.codes import Codes
 from drimbox.link.entrance import Entrance
 from drimbox.link.limits import Attempts
+from drimbox.link.logouts import BACKCHANNEL_PATH, FRONTCHANNEL_PATH, Logouts, Over
 from drimbox.link.patients import OpenIncident, PatientDesk
-from drimbox.link.ports import AuditJournal, Contacts, Images, Psc, Sender
+from drimbox.link.ports import AuditJournal, Contacts, IdentityProvider, Images, Psc, Sender
 from drimbox.link.professionals import CALLBACK_PATH, GOODBYE_PATH, ProfessionalDesk
 from drimbox.link.visits import Limits, Visits
+from drimbox.link.vouched import CALLBACK_PATH as VOUCHED_PATH
+from drimbox.link.vouched import GOODBYE_PATH as VOUCHED_GOODBYE_PATH
+from drimbox.link.vouched import KEYS_PATH, VouchedDesk
 from drimbox.link.web import doors
 from drimbox.link.web.desk import STYLE_PATH, VISITS_PATH, Desk, Portal, cookie_prefix
 from drimbox.link.web.guard import (
@@ -43,7 +47,21 @@ from drimbox.record.logs import correlated
 CHOICE_PATH = "/lien/visiteur"
 IDENTITY_PATH = "/lien/identite"
 CODE_PATH = "/lien/code"
+_OPEN_TO_STRANGERS = frozenset(
+    (
+        PATH,
+        CHOICE_PATH,
+        IDENTITY_PATH,
+        CODE_PATH,
+        CALLBACK_PATH,
+        VOUCHED_PATH,
+        KEYS_PATH,
+        BACKCHANNEL_PATH,
+        FRONTCHANNEL_PATH,
+    )
+)
 _SWEEP_SECONDS = 30
+_FOLLOW_SECONDS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +76,15 @@ class OneTimeCodes:
     minutes: int = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """How patients are let in by an identity provider, and what the pages call it."""
+
+    name: str
+    provider: IdentityProvider
+    attempts: Attempts
+
+
 @asynccontextmanager
 async def link_app(
     *,
@@ -66,12 +93,13 @@ async def link_app(
     public_url: str,
     agreement: Agreement,
     psc: Psc,
+    over: Over,
     journal: AuditJournal,
     clock: Clock,
     images: Images,
     beside: Sequence[BaseRoute] = (),
     ended: Callable[[str], None] = lambda _key: None,
-    patients: OneTimeCodes | Portal | None = None,
+    patients: OneTimeCodes | Federation | Portal | None = None,
     professions: frozenset[str] = frozenset(),
     limits: Limits | None = None,
     per_minute: int = 60,
@@ -81,7 +109,8 @@ async def link_app(
 
     ``public_url`` is the origin that browsers see (no path), ``place`` the name of the site; ``images`` makes the
     routes of what is shown once the door is open, ``beside`` those of the files that it needs; ``ended`` is told the
-    key of each visit that is over; ``per_minute`` limits what strangers of one address may ask for; ``beat`` is that of
+    key of each visit that is over; ``over`` is what all nodes know of sessions that ended at Pro Santé Connect;
+    ``per_minute`` limits what strangers of one address may ask for; ``beat`` is that of
     ``Entrance``.
     """
     visits = Visits(clock, limits or Limits(), ended)
@@ -96,7 +125,8 @@ async def link_app(
         visits=visits,
         entrance=entrance,
         professionals=ProfessionalDesk(psc, entrance, journal, clock, public_url, professions),
-        patients=_patients(patients, agreement, entrance, journal, clock),
+        patients=_patients(patients, entrance, public_url),
+        logouts=Logouts(psc, over, entrance),
         form_key=secrets.token_bytes(32),
     )
     app = Starlette(
@@ -109,22 +139,22 @@ async def link_app(
         },
     )
     app.state.desk = desk
-    sweeper = asyncio.create_task(_sweep(desk))
+    tasks = [asyncio.create_task(_sweep(desk)), asyncio.create_task(_follow(desk))]
     try:
         # Outermost, so that even the page of an internal error carries the headers.
         yield Guard(
             app,
             clock=clock,
             public_url=public_url,
-            doors=frozenset((PATH, CHOICE_PATH, IDENTITY_PATH, CODE_PATH, CALLBACK_PATH)),
+            doors=_OPEN_TO_STRANGERS,
             per_minute=per_minute,
             complete=complete,
             correlated=correlated,
         )
     finally:
-        sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if isinstance(desk.patients, PatientDesk):
             await desk.patients.close()
         for door in visits.all():
@@ -147,7 +177,12 @@ def routes(images: Images, beside: Sequence[BaseRoute] = ()) -> list[BaseRoute]:
         Route(IDENTITY_PATH, doors.say_who, methods=["POST"]),
         Route(CODE_PATH, doors.say_code, methods=["POST"]),
         Route(CALLBACK_PATH, doors.back_from_psc, methods=["GET"]),
+        Route(VOUCHED_PATH, doors.back_from_provider, methods=["GET"]),
+        Route(KEYS_PATH, doors.keys, methods=["GET"]),
+        Route(BACKCHANNEL_PATH, doors.told_over, methods=["POST"]),
+        Route(FRONTCHANNEL_PATH, doors.shown_over, methods=["GET"]),
         Route(GOODBYE_PATH, doors.goodbye, methods=["GET"]),
+        Route(VOUCHED_GOODBYE_PATH, doors.goodbye, methods=["GET"]),
         Route(STYLE_PATH, doors.style, methods=["GET"]),
         Route("/robots.txt", doors.robots, methods=["GET"]),
         Route(visit + "/fin", doors.ask_leave, methods=["GET"]),
@@ -163,12 +198,20 @@ def _is_first(route: BaseRoute) -> TypeGuard[Route]:
 
 
 def _patients(
-    chosen: OneTimeCodes | Portal | None,
-    agreement: Agreement,
-    entrance: Entrance,
-    journal: AuditJournal,
-    clock: Clock,
-) -> PatientDesk | Portal | None:
+    chosen: OneTimeCodes | Federation | Portal | None, entrance: Entrance, public_url: str
+) -> PatientDesk | VouchedDesk | Portal | None:
+    agreement, journal, clock = entrance.agreement, entrance.journal, entrance.clock
+    if isinstance(chosen, Federation):
+        return VouchedDesk(
+            name=chosen.name,
+            provider=chosen.provider,
+            agreement=agreement,
+            entrance=entrance,
+            attempts=chosen.attempts,
+            journal=journal,
+            clock=clock,
+            public_url=public_url,
+        )
     if not isinstance(chosen, OneTimeCodes):
         return chosen
     return PatientDesk(
@@ -183,6 +226,16 @@ def _patients(
         open_incident=chosen.open_incident,
         minutes=chosen.minutes,
     )
+
+
+async def _follow(desk: Desk) -> None:
+    """End what another node was told to be over."""
+    while True:
+        await asyncio.sleep(_FOLLOW_SECONDS)
+        try:
+            await desk.logouts.follow()
+        except Exception:  # noqa: BLE001 - a task boundary: the next round must come
+            _log.exception("sessions that are over not looked up")
 
 
 async def _sweep(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from drimbox.link.address import Link
 from drimbox.link.agreement import Agreement, Disagrees, Named, until_beat
 from drimbox.link.ports import AuditJournal
 from drimbox.link.visit import Visitor, Who
-from drimbox.link.visits import Door, Visits
+from drimbox.link.visits import Door, Elsewhere, Visits
 from drimbox.record.audit import Actor, Event, Kind, Object, Outcome, Thing, failed
 
 SYSTEM = "lien du compte rendu"
@@ -26,8 +26,8 @@ class Entrance:
     clock: Clock
     beat: float = 1.0
 
-    async def enter(self, link: Link, who: Who, actor: Actor, id_token: str = "") -> Door:
-        """Hold the link against archive and PACS, and open.
+    async def enter(self, link: Link, who: Who, actor: Actor, elsewhere: Elsewhere | None = None) -> Door:
+        """Hold the link against archive and PACS, and open; ``elsewhere`` is the session that vouches for the visitor.
 
         Raises ``Disagrees``, always after the same time; ``Unavailable``, ``Rejected`` or ``Misconfigured`` when the
         PACS cannot be asked about a link that agrees with the archive. Failures are in the journal.
@@ -42,7 +42,7 @@ class Entrance:
             if isinstance(problem, Disagrees):
                 await until_beat(self.clock, begun, self.beat)
             raise
-        door = self.visits.prepare(who, named.archived, link.series_uid, actor, id_token)
+        door = self.visits.prepare(who, named.archived, link, actor, elsewhere)
         objects = (*objects_of(link), Object(Thing.SESSION, door.visit.key, who.visitor.value))
         patient, structure = named.archived.ins, named.archived.structure
         # No door that the journal does not know.
@@ -58,7 +58,7 @@ class Entrance:
                 return
             visit = door.visit
             try:
-                archived = await self.agreement.still(door.structure, visit.study_uid, visit.who.visitor)
+                archived = await self.agreement.still(door.structure, door.link, visit.who.visitor)
                 if archived.ins != visit.ins:
                     raise Disagrees("identité du patient changée")
             except Disagrees as problem:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
 from drimbox.identity.ins import Ins
 from drimbox.link.visit import Visit
+from drimbox.national.oidc.client import Vouched
+from drimbox.national.psc.client import LogoutNotice
 from drimbox.national.psc.tokens import Tokens
 from drimbox.national.psc.userinfo import UserInfo
 from drimbox.pacs.study import Study
@@ -53,6 +55,19 @@ class Psc(Protocol):
     async def exchange(self, code: str, redirect_uri: str, verifier: str, nonce: str) -> Tokens: ...
     async def userinfo(self, access_token: str, *, subject: str = "") -> UserInfo: ...
     async def logout_url(self, id_token: str, redirect: str, state: str = "") -> str: ...
+    async def logout_notice(self, logout_token: str) -> LogoutNotice: ...
+    async def issuer(self) -> str: ...
+    async def page_origins(self) -> tuple[str, ...]: ...
+
+
+class IdentityProvider(Protocol):
+    """What vouches for patients (``national.oidc.client.IdentityProvider``)."""
+
+    async def authorization_url(self, redirect_uri: str, state: str, nonce: str, verifier: str) -> str: ...
+    async def check_issuer(self, told: str | None) -> None: ...
+    async def identify(self, code: str, redirect_uri: str, verifier: str, nonce: str) -> Vouched: ...
+    async def logout_url(self, id_token: str, redirect: str, state: str) -> str: ...
+    def public_keys(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)

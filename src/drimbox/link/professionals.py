@@ -5,35 +5,22 @@ Between the way out and the way back, what was sent is kept here under the ``sta
 
 from __future__ import annotations
 
-import hmac
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from drimbox.foundation.clock import Clock
-from drimbox.foundation.errors import DrimboxError, Refused, Rejected
-from drimbox.foundation.uids import new_secret
+from drimbox.foundation.errors import DrimboxError, Rejected
 from drimbox.link.address import Link
 from drimbox.link.entrance import SYSTEM, Entrance, refusal
+from drimbox.link.logins import Login, Logins
 from drimbox.link.ports import AuditJournal, Psc
 from drimbox.link.visit import Visitor, Who
-from drimbox.link.visits import Door
+from drimbox.link.visits import Door, Elsewhere
 from drimbox.national.psc.tokens import Tokens
 from drimbox.national.psc.userinfo import UserInfo
 from drimbox.record.audit import Actor, Kind
 
 CALLBACK_PATH = "/connexion/retour"
 GOODBYE_PATH = "/au-revoir"
-_LOGIN_SECONDS = 600
-_MAX_PENDING = 2000
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Pending:
-    browser: str
-    link: Link
-    nonce: str
-    verifier: str
-    deadline: float
 
 
 @dataclass(slots=True)
@@ -46,7 +33,10 @@ class ProfessionalDesk:
     clock: Clock
     public_url: str
     professions: frozenset[str] = frozenset()
-    _pending: OrderedDict[str, _Pending] = field(default_factory=OrderedDict, repr=False)
+    _logins: Logins = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._logins = Logins(self.clock)
 
     @property
     def redirect_uri(self) -> str:
@@ -54,11 +44,9 @@ class ProfessionalDesk:
 
     async def begin(self, link: Link, browser: str) -> str:
         """The address of PSC's login page. Raises ``Unavailable`` when PSC does not answer."""
-        state, nonce, verifier = new_secret(), new_secret(), new_secret()
-        address = await self.psc.authorization_url(self.redirect_uri, state, nonce, verifier)
-        self._pending[state] = _Pending(browser, link, nonce, verifier, self.clock.monotonic() + _LOGIN_SECONDS)
-        while len(self._pending) > _MAX_PENDING:
-            self._pending.popitem(last=False)
+        state, login = self._logins.made(browser, link)
+        address = await self.psc.authorization_url(self.redirect_uri, state, login.nonce, login.verifier)
+        self._logins.expect(state, login)
         return address
 
     async def finish(
@@ -66,16 +54,10 @@ class ProfessionalDesk:
     ) -> Door:
         """PSC's answer, then the link: the door, open.
 
-        Raises ``Refused`` (``psc-state``) for an answer that this browser does not wait for, ``Rejected`` when PSC or
+        Raises ``Refused`` (``link-state``) for an answer that this browser does not wait for, ``Rejected`` when PSC or
         the person said no or the profession is not let in, ``Unavailable``, and as ``Entrance.enter``.
         """
-        pending = self._pending.get(state)
-        if pending is None or not hmac.compare_digest(pending.browser.encode(), browser.encode()):
-            # Another browser's login stays that browser's.
-            raise _unexpected()
-        del self._pending[state]
-        if pending.deadline <= self.clock.monotonic():
-            raise _unexpected()
+        pending = self._logins.take(state, browser)
         actor = Actor(system=SYSTEM, address=address)
         try:
             await self.psc.check_issuer(issuer)
@@ -86,7 +68,8 @@ class ProfessionalDesk:
             await self.journal.write(None, refusal(Kind.LOGIN, pending.link, actor, problem))
             raise
         who = Who(Visitor.PROFESSIONAL, self.clock.now(), actor.name, info.national_id)
-        return await self.entrance.enter(pending.link, who, actor, tokens.id_token)
+        elsewhere = Elsewhere(tokens.id_token, tokens.session_id, tokens.subject)
+        return await self.entrance.enter(pending.link, who, actor, elsewhere)
 
     async def logout_url(self, id_token: str) -> str:
         """PSC's own logout page; empty when PSC cannot tell it: the visit here is over in any case."""
@@ -95,7 +78,7 @@ class ProfessionalDesk:
         except DrimboxError:
             return ""
 
-    async def _identified(self, code: str, error: str, pending: _Pending) -> tuple[Tokens, UserInfo]:
+    async def _identified(self, code: str, error: str, pending: Login) -> tuple[Tokens, UserInfo]:
         if error or not code:
             raise Rejected("Pro Santé Connect n'a pas abouti : ouvrez de nouveau le lien", code="psc-refused")
         tokens = await self.psc.exchange(code, self.redirect_uri, pending.verifier, pending.nonce)
@@ -114,7 +97,3 @@ def _actor(info: UserInfo, address: str) -> Actor:
     profession = info.practices[0].profession.code if info.practices else ""
     name = f"{info.given} {info.family}".strip()
     return Actor(person=info.national_id, name=name, profession=profession, system=SYSTEM, address=address)
-
-
-def _unexpected() -> Refused:
-    return Refused("Cette connexion n'a pas été demandée par ce navigateur, ou a expiré", code="psc-state")

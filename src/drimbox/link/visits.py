@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
 from drimbox.foundation.uids import new_secret
+from drimbox.link.address import Link
 from drimbox.link.visit import Visit, Who
 from drimbox.publication.kos import ArchivedKos
 from drimbox.record.audit import Actor
@@ -41,12 +42,23 @@ class Limits:
     recheck: float = 30.0
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Elsewhere:
+    """The session of a provider that vouched for a visitor: ``id_token`` ends it from here; by ``session_id`` and
+    ``subject`` Pro Santé Connect tells that it is over."""
+
+    id_token: str
+    session_id: str = ""
+    subject: str = ""
+
+
 @dataclass(slots=True)
 class Door:
-    """A visit with what it hangs on. ``secret`` is the cookie, ``csrf`` stands in its forms; ``id_token`` is there when
-    Pro Santé Connect vouched for the person."""
+    """A visit with what it hangs on. ``secret`` is the cookie, ``csrf`` stands in its forms; ``elsewhere`` is there
+    when a provider vouched for the person."""
 
     visit: Visit
+    link: Link
     structure: str
     actor: Actor
     secret: str = field(repr=False)
@@ -54,7 +66,7 @@ class Door:
     created: float
     seen: float
     checked: float
-    id_token: str = field(default="", repr=False)
+    elsewhere: Elsewhere | None = None
     checking: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def moved_to(self, archived: ArchivedKos) -> None:
@@ -77,12 +89,12 @@ class Visits:
         return len(self._doors)
 
     def prepare(
-        self, who: Who, archived: ArchivedKos, series_uid: str | None, actor: Actor, id_token: str = ""
+        self, who: Who, archived: ArchivedKos, link: Link, actor: Actor, elsewhere: Elsewhere | None = None
     ) -> Door:
         """A door that is not open yet: ``open`` it once the journal knows."""
         now = self._clock.monotonic()
-        visit = Visit(new_secret()[:22], who, archived.ins, archived.study_uid, archived.kos_uid, series_uid)
-        return Door(visit, archived.structure, actor, new_secret(), new_secret(), now, now, now, id_token)
+        visit = Visit(new_secret()[:22], who, archived.ins, archived.study_uid, archived.kos_uid, link.series_uid)
+        return Door(visit, link, archived.structure, actor, new_secret(), new_secret(), now, now, now, elsewhere)
 
     def open(self, door: Door) -> None:
         """The least used makes room where there are too many."""

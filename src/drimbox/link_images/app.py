@@ -55,8 +55,9 @@ class LinkImages:
         return public_routes(self.desk.viewer)
 
     def ended(self, key: str) -> None:
-        """The visit is over: nothing more comes for it. What is asked for later is the guard's to refuse."""
-        self.desk.visits.forget(key)
+        """The visit is over: nothing more comes for it, what is on its way is broken off. What is asked for later
+        is refused by the guard."""
+        self.desk.visits.end(key)
 
 
 @asynccontextmanager
@@ -98,7 +99,7 @@ async def link_images(
     )
     desk = Desk(
         box_name=box_name,
-        register=Register(archive, read_manifest),
+        register=Register(archive, read_manifest, clock),
         visits=visits,
         traces=traces,
         renderer=Renderer(transcoder, scratch),

@@ -13,14 +13,8 @@ from drimbox.images.workers import Made
 from drimbox.link.visit import Visit
 from drimbox.manifest.manifest import Manifest
 from drimbox.record.audit import Event
+from drimbox.reports.report import Visibility
 from drimbox.store.database import Connection
-
-
-class KosVisibility(Protocol):
-    """Who may see a document (``reports.report.Visibility``)."""
-
-    @property
-    def hidden_from_patient(self) -> bool: ...
 
 
 class ArchivedKos(Protocol):
@@ -41,7 +35,7 @@ class ArchivedKos(Protocol):
     @property
     def kos(self) -> bytes: ...
     @property
-    def visibility(self) -> KosVisibility: ...
+    def visibility(self) -> Visibility: ...
 
 
 class Archive(Protocol):

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from drimbox.foundation.errors import Busy, DrimboxError, Unavailable
+from drimbox.link_images.visits import OpenStudy, OpenVisits
 
 _log = logging.getLogger(__name__)
 _STALL_SECONDS = 60.0
@@ -67,6 +68,31 @@ class Sent(Response):
     async def _tell(self, error: DrimboxError) -> None:
         if self._cut is not None:
             await self._cut(error)
+
+
+class Watched(Response):
+    """An answer that is broken off, connection and all, once the study may not be seen any more."""
+
+    def __init__(self, answer: Response, visits: OpenVisits, study: OpenStudy) -> None:
+        self._answer = answer
+        self._visits = visits
+        self._study = study
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._visits.answering(self._study) as stop:
+            await self._until(stop, scope, receive, send)
+
+    async def _until(self, stop: asyncio.Event, scope: Scope, receive: Receive, send: Send) -> None:
+        work = asyncio.create_task(self._answer(scope, receive, send))
+        over = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            over.cancel()
+            await asyncio.wait((work, over))
+        if not work.cancelled():
+            work.result()
 
 
 async def _piece(send: Send, piece: bytes, *, more: bool = True) -> None:

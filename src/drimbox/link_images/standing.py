@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import Refused
-from drimbox.link.visit import Visit, Visitor
+from drimbox.link.agreement import hidden_from
+from drimbox.link.visit import Visit
 from drimbox.link_images.ports import Archive, ArchivedKos, ReadManifest
 from drimbox.manifest.manifest import Manifest, ManifestSeries
 
@@ -28,6 +31,11 @@ class Standing:
     kos: ArchivedKos
     manifest: Manifest
 
+    @property
+    def version(self) -> str:
+        """A word that changes when another KOS is in force: a page knows by it that it shows the former one."""
+        return hashlib.sha256(self.kos.kos_uid.encode()).hexdigest()[:16]
+
     def series(self, series_uid: str) -> ManifestSeries:
         """A series of the study. Raises ``Gone`` for any other."""
         found = next((s for s in self.manifest.series if s.series_uid == series_uid), None)
@@ -39,9 +47,10 @@ class Standing:
 class Register:
     """Looks up what is in force, and remembers what KOS say, since none ever changes under its UID."""
 
-    def __init__(self, archive: Archive, read_manifest: ReadManifest) -> None:
+    def __init__(self, archive: Archive, read_manifest: ReadManifest, clock: Clock) -> None:
         self._archive = archive
         self._read_manifest = read_manifest
+        self._clock = clock
         self._known: OrderedDict[str, Manifest] = OrderedDict()
 
     async def of(self, visit: Visit) -> Standing:
@@ -52,9 +61,11 @@ class Register:
             kos = await self._archive.current(visit.study_uid, kos.structure)
         if kos is None or kos.state != "current" or kos.study_uid != visit.study_uid or kos.ins != visit.ins:
             raise Gone
-        if visit.who.visitor is Visitor.PATIENT and kos.visibility.hidden_from_patient:
+        manifest = await self._manifest(kos)
+        # The same rule as at the door: for a minor, what is hidden from the representatives is hidden too.
+        if hidden_from(kos.visibility, manifest.birth_date, visit.who.visitor, self._clock.now()):
             raise Gone
-        return Standing(kos, await self._manifest(kos))
+        return Standing(kos, manifest)
 
     async def _manifest(self, kos: ArchivedKos) -> Manifest:
         known = self._known.get(kos.kos_uid)

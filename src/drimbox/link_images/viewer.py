@@ -37,6 +37,7 @@ async def page(desk: Desk, request: Request, opened: OpenStudy) -> Response:
         desk=desk,
         visit=visit,
         base=base_of(visit),
+        version=opened.standing.version,
         patient=visit.who.visitor is Visitor.PATIENT,
         family=family,
         given=given.partition("^")[0],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from drimbox.link.visit import Visit
 from drimbox.link_images.arriving import SeriesImages, StudyImages
 from drimbox.link_images.looking import Looker
 from drimbox.link_images.ports import ArchivedKos, Transcoder
-from drimbox.link_images.standing import Standing
+from drimbox.link_images.standing import Gone, Standing
 from drimbox.link_images.traces import Traces
+
+_REMEMBERED = 10_000
 
 ChooseSource = Callable[[ArchivedKos], SeriesSource]
 ChooseFinder = Callable[[ArchivedKos], StudyFinder]
@@ -32,6 +36,8 @@ class OpenStudy:
     viewed: bool = False
     refused: set[str] = field(default_factory=set)
     """What has been told of refused requests: once each, however often they come."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing of it may be shown any more: answers on their way are broken off."""
 
 
 class OpenVisits:
@@ -61,6 +67,9 @@ class OpenVisits:
         self._idle = idle
         self._most = most
         self._open: dict[str, OpenStudy] = {}
+        self._answers: dict[str, list[asyncio.Event]] = {}
+        # A request that the guard let in just before must not open again what was closed.
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -69,8 +78,11 @@ class OpenVisits:
     def of(self, visit: Visit, standing: Standing) -> OpenStudy:
         """What the visit looks at, from now on where it did not yet.
 
-        Raises ``Busy`` where too many do, ``Misconfigured`` when the PACS of the KOS is known no more.
+        Raises ``Gone`` for a visit that has ended, ``Busy`` where too many do, ``Misconfigured`` when the PACS of the
+        KOS is known no more.
         """
+        if visit.key in self._ended:
+            raise Gone
         known = self._open.get(visit.key)
         if known is not None and _same(known, visit, standing):
             known.used = self._clock.monotonic()
@@ -84,8 +96,34 @@ class OpenVisits:
         self._open[visit.key] = opened
         return opened
 
+    def end(self, key: str) -> None:
+        """The visit is over, for good."""
+        self._ended[key] = None
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        self.forget(key)
+
     def forget(self, key: str) -> None:
-        """The visit is over: what was on its way to it stops."""
+        """What was on its way to the visit stops."""
+        for over in self._answers.get(key, ()):
+            over.set()
+        if key in self._open:
+            self._open[key].over.set()
+        self._close(key)
+
+    @contextmanager
+    def answering(self, study: OpenStudy) -> Iterator[asyncio.Event]:
+        """An answer is on its way for as long as the block lasts; the event says that it must stop."""
+        others = self._answers.setdefault(study.visit.key, [])
+        others.append(study.over)
+        try:
+            yield study.over
+        finally:
+            others.remove(study.over)
+            if not others:
+                self._answers.pop(study.visit.key, None)
+
+    def _close(self, key: str) -> None:
         opened = self._open.pop(key, None)
         if opened is not None:
             task = asyncio.create_task(opened.images.close())
@@ -97,7 +135,8 @@ class OpenVisits:
         now = self._clock.monotonic()
         for key, opened in tuple(self._open.items()):
             if now - opened.used > self._idle:
-                self.forget(key)
+                # A download that goes on without a page is let go on.
+                self._close(key)
 
     async def close(self) -> None:
         for key in tuple(self._open):

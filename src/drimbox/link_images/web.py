@@ -20,6 +20,7 @@ from drimbox.link_images import dicomweb, downloads, viewer
 from drimbox.link_images.desk import Desk, address_of, base_of
 from drimbox.link_images.dicomweb import Handler
 from drimbox.link_images.ports import Opened
+from drimbox.link_images.sending import Sent, Watched
 from drimbox.link_images.standing import Gone
 from drimbox.link_images.statics import STATICS
 from drimbox.link_images.visits import OpenStudy
@@ -104,23 +105,31 @@ def _behind(desk: Desk, opened: Opened, handler: Handler) -> Callable[[Request],
             standing = await desk.register.of(visit)
             study = desk.visits.of(visit, standing)
             response = await handler(desk, request, study)
+            if study.over.is_set():
+                raise Gone
         except DrimboxError as error:
             response = await _problem(desk, request, visit, study, error)
         if isinstance(response, Retrieval):
             # It says what it is once it has begun.
-            return response
+            return _watched(desk, response, study)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         if "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]:
             response.headers.setdefault("X-Frame-Options", "DENY")
-        return response
+        return _watched(desk, response, study) if isinstance(response, Sent) else response
 
     return endpoint
 
 
+def _watched(desk: Desk, response: Response, study: OpenStudy | None) -> Response:
+    return response if study is None else Watched(response, desk.visits, study)
+
+
 async def _presence(desk: Desk, request: Request, opened: OpenStudy) -> Response:
-    """Is the visit still open? For the page, which leaves the screen when it is not."""
-    return Response(status_code=204)
+    """Is the visit still open, and its page that of the KOS in force? For the page, which leaves the screen when the
+    visit is over, and is made anew when another KOS says what is shared (409)."""
+    shown = request.query_params.get("version", opened.standing.version)
+    return Response(status_code=204 if shown == opened.standing.version else 409)
 
 
 async def _problem(
@@ -151,6 +160,9 @@ async def _problem(
 async def _tell(desk: Desk, request: Request, study: OpenStudy, error: DrimboxError) -> None:
     """Requests for what is not of the visit, once for each thing that is wrong with them."""
     asked = [request.path_params[name] for name in _ASKED_FOR if name in request.path_params]
+    if study.over.is_set():
+        # It was right when it was asked for.
+        return
     if not (isinstance(error, IdentityMismatch) or (isinstance(error, Gone) and asked)):
         return
     if error.code in study.refused:

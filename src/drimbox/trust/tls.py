@@ -108,9 +108,12 @@ def client_context(
     return context
 
 
-def public_client_context(roots: Sequence[Path] = (), *, judge: Judge | None = None) -> ssl.SSLContext:
+def public_client_context(
+    roots: Sequence[Path] = (), credential: Credential | None = None, *, judge: Judge | None = None
+) -> ssl.SSLContext:
     """The context of a client of servers that IGC-Sante did not certify: it believes ``roots``, else what the machine
-    believes; ``judge`` is asked about each chain. Raises ``Misconfigured`` (``trust-root``)."""
+    believes; ``judge`` is asked about each chain; with ``credential``, it proves who we are when the server asks.
+    Raises ``Misconfigured`` (``trust-root``, ``credential``)."""
     context = _Believing(ssl.PROTOCOL_TLS_CLIENT)
     _harden(context)
     context.sslobject_class, context.sslsocket_class = _Side, _Socket
@@ -122,6 +125,8 @@ def public_client_context(roots: Sequence[Path] = (), *, judge: Judge | None = N
         raise Misconfigured(f"Racine illisible : {path}", code="trust-root") from error
     if not roots:
         context.load_default_certs()
+    if credential is not None:
+        _present(context, credential)
     return context
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from drimbox.box.settings.certificates import MarketCertificateSection
-from drimbox.box.settings.common import HttpsUrl, KeyPair, Port, ProxySection, Section
+from drimbox.box.settings.common import HttpsUrl, KeyPair, Port, ProxySection, Seconds, Section
 from drimbox.box.settings.journal import SmtpSection, WebhookSection
 
 
@@ -18,6 +19,96 @@ class LinkMailSection(SmtpSection):
 
 class LinkWebhookSection(WebhookSection):
     """The code by a service of the site (SMS, its own directory of patients), which is told the INS of the patient."""
+
+
+class LinkOidcClaims(Section):
+    """Under which names the identity provider tells each trait; the defaults are those of FranceConnect."""
+
+    family: str = Field("family_name", min_length=1, description="birth name")
+    given: str = Field("given_name", min_length=1, description="birth given names, with blanks between them")
+    birth_date: str = Field("birthdate", min_length=1, description="birth date (`YYYY-MM-DD`)")
+    sex: str = Field("gender", min_length=1, description="sex (`male`, `female`; `M` and `F` are understood)")
+    birth_place: str = Field(
+        "birthplace", min_length=1, description="INSEE code of the commune of birth, empty for a birth abroad"
+    )
+    birth_country: str = Field(
+        "birthcountry", description="INSEE code of the country of birth; empty: not told, and births abroad not let in"
+    )
+
+
+class LinkOidcSection(Section):
+    """The identity provider of patients, FranceConnect+ or any other OpenID provider (`patients = "oidc"`)."""
+
+    discovery: HttpsUrl = Field(
+        description="address of its discovery document; FranceConnect+: "
+        "`https://auth.franceconnect.gouv.fr/api/v2/.well-known/openid-configuration`"
+    )
+    client_id: str = Field(min_length=1, description="client id that it gave this site")
+    name: str = Field("FranceConnect+", min_length=1, max_length=60, description="what patients know it by")
+    authentication: Literal["client_secret_post", "client_secret_basic", "private_key_jwt", "tls_client_auth"] = Field(
+        "client_secret_post", description="how the box proves itself to it (FranceConnect+: `client_secret_post`)"
+    )
+    secret_file: Path | None = Field(None, description="file of the client secret, for the two methods of that name")
+    signing_key: Path | None = Field(
+        None, description="PEM file of the private key for `private_key_jwt` (RSA from 2048 bits, or P-256)"
+    )
+    auth: KeyPair | None = Field(None, description="client certificate for `tls_client_auth` (RFC 8705)")
+    encryption_key: Path | None = Field(
+        None,
+        description="PEM file of the private key that its tokens are encrypted for (FranceConnect+ demands one: RSA "
+        "from 2048 bits, or P-256); tokens that are not are then refused. The public keys stand at `/lien/cles.json` "
+        "of the viewer host",
+    )
+    scopes: tuple[str, ...] = Field(
+        ("openid", "family_name", "given_name", "gender", "birthdate", "birthplace", "birthcountry"),
+        description="scopes asked for",
+    )
+    acr: str = Field(
+        "eidas2",
+        description="least level of assurance: `eidas2` (substantial), `eidas3` (high), `eidas1`, or a word that the "
+        "provider gives back as it is; empty: none is asked for",
+    )
+    prompt: str = Field("login", description="`login`: whoever comes proves it anew; empty: as the provider likes")
+    pkce: bool = Field(
+        True, description="PKCE (RFC 7636); `false` for a provider that refuses parameters that it does not know"
+    )
+    roots: tuple[Path, ...] = Field(
+        (), description="PEM files of the CAs of its certificate; none: those that the machine believes"
+    )
+    timeout: Seconds = Field(10, description="seconds without an answer before it is held for unreachable")
+    claims: LinkOidcClaims = LinkOidcClaims()
+
+    @field_validator("discovery")
+    @classmethod
+    def _well_known(cls, discovery: str) -> str:
+        if "/.well-known/" not in discovery:
+            raise ValueError("l'adresse du document de découverte contient /.well-known/ : la donner entière")
+        return discovery
+
+    @field_validator("scopes")
+    @classmethod
+    def _openid(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        if "openid" not in scopes:
+            raise ValueError("openid manque parmi les scopes : sans lui, pas de jeton d'identité")
+        if any(not scope or any(c.isspace() for c in scope) for scope in scopes):
+            raise ValueError("un scope par élément de la liste, sans espace")
+        return scopes
+
+    @model_validator(mode="after")
+    def _one_proof(self) -> LinkOidcSection:
+        needed = {
+            "client_secret_post": "secret_file",
+            "client_secret_basic": "secret_file",
+            "private_key_jwt": "signing_key",
+            "tls_client_auth": "auth",
+        }[self.authentication]
+        given = [name for name in ("secret_file", "signing_key", "auth") if getattr(self, name) is not None]
+        if given != [needed]:
+            raise ValueError(
+                f'authentication = "{self.authentication}" demande {needed}'
+                + (f", et rien d'autre (donné : {', '.join(given)})" if given else "")
+            )
+        return self
 
 
 class LinkSection(Section):
@@ -41,13 +132,14 @@ class LinkSection(Section):
     place: str = Field(
         "", description="name of the site as patients know it; none: the name of the first of [[structures]]"
     )
-    patients: Literal["closed", "portal", "code"] = Field(
+    patients: Literal["closed", "portal", "oidc", "code"] = Field(
         "closed",
-        description="what a patient is offered (decision 19): nothing, the way to the structure's own portal, or a "
-        "one-time code once birth date, sex and birth place of the patient were said",
+        description="what a patient is offered (decision 19): nothing, the way to the structure's own portal, a login "
+        "at an identity provider (FranceConnect+), or a one-time code once birth date, sex and birth place were said",
     )
     portal_url: HttpsUrl | None = Field(None, description='address of the patient portal (`patients = "portal"`)')
     portal_name: str = Field("le portail des patients", description="how that portal is called in a sentence")
+    oidc: LinkOidcSection | None = None
     mail: LinkMailSection | None = None
     webhook: LinkWebhookSection | None = None
     code_minutes: int = Field(10, ge=2, le=30, description="minutes that a code is good for")
@@ -77,6 +169,8 @@ class LinkSection(Section):
     def _patients_have_a_way(self) -> LinkSection:
         if self.patients == "code" and self.mail is None and self.webhook is None:
             raise ValueError('patients = "code" demande [link.mail] ou [link.webhook] : le code doit partir')
+        if self.patients == "oidc" and self.oidc is None:
+            raise ValueError('patients = "oidc" demande [link.oidc] : quel fournisseur d\'identité ?')
         if self.patients == "portal" and self.portal_url is None:
             raise ValueError('patients = "portal" demande portal_url')
         return self

@@ -53,7 +53,8 @@ class SettingLine:
 @dataclass(frozen=True, slots=True)
 class Desk:
     """The console, put together. ``structures`` are the names by short name; ``cookie`` and ``form_cookie`` belong to
-    this box alone; ``form_key`` signs the form of strangers."""
+    this box alone; ``form_key`` signs the form of strangers; ``link_origin`` is that of the links in reports, empty
+    where this box opens none."""
 
     box_name: str
     version: str
@@ -80,6 +81,7 @@ class Desk:
     journal_room: JournalRoom | None = None
     keys: KeyRoom | None = None
     circle: CircleRoom | None = None
+    link_origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,12 @@ from drimbox.foundation.errors import Refused
 from drimbox.foundation.uids import new_secret
 from drimbox.link.address import Link, read
 from drimbox.link.entrance import Entrance
+from drimbox.link.logouts import Logouts
 from drimbox.link.patients import PatientDesk
 from drimbox.link.ports import AuditJournal
 from drimbox.link.professionals import ProfessionalDesk
 from drimbox.link.visits import Door, Visits
+from drimbox.link.vouched import VouchedDesk
 
 MAX_FORM_BYTES = 8 * 1024
 VISITS_PATH = "/visite"
@@ -41,8 +43,8 @@ class Portal:
 class Desk:
     """The door, put together.
 
-    ``place`` is the name of the site; ``patients`` is the desk of one-time codes, a portal to be sent to, or None where
-    patients are not let in; ``cookies`` begins the names of this listener's cookies.
+    ``place`` is the name of the site; ``patients`` is the desk of one-time codes, that of an identity provider, a
+    portal to be sent to, or None where patients are not let in; ``cookies`` begins the names of the listener's cookies.
     """
 
     place: str
@@ -54,7 +56,8 @@ class Desk:
     visits: Visits
     entrance: Entrance
     professionals: ProfessionalDesk
-    patients: PatientDesk | Portal | None
+    patients: PatientDesk | VouchedDesk | Portal | None
+    logouts: Logouts
     form_key: bytes = field(repr=False)
 
 
@@ -111,11 +114,7 @@ async def fields_of(request: Request) -> Mapping[str, str]:
         raise Refused("Formulaire envoyé depuis un autre site", code="form")
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise Refused("Formulaire envoyé depuis un autre site", code="form")
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > MAX_FORM_BYTES:
-            raise Refused("Envoi trop volumineux", code="body-size")
+    received = await body_of(request, MAX_FORM_BYTES)
     try:
         pairs = parse_qsl(received.decode("utf-8"), keep_blank_values=True, max_num_fields=40, errors="strict")
     except ValueError:
@@ -124,6 +123,16 @@ async def fields_of(request: Request) -> Mapping[str, str]:
     if len(fields) != len(pairs):
         raise _unreadable()
     return fields
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """The body of a request. Raises ``Refused`` (``body-size``)."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > most:
+            raise Refused("Envoi trop volumineux", code="body-size")
+    return bytes(received)
 
 
 def link_in(fields: Mapping[str, str]) -> Link:
@@ -185,15 +194,15 @@ def without_cookie(response: Response, name: str) -> None:
 
 
 def _with_cookie(response: Response, name: str, value: str) -> Response:
-    """No script reads it, no other host gets it. ``Lax``: Pro Santé Connect sends the browser back from another site,
-    and nothing is changed by a GET."""
+    """No script reads it, no other host gets it. ``Lax``: a provider sends the browser back from another site, and
+    nothing is changed by a GET."""
     response.set_cookie(name, value, path="/", secure=True, httponly=True, samesite="lax")
     return response
 
 
 # --- rendering --------------------------------------------------------------------------------------------------------
 
-Step = Literal["choice", "login", "identity", "code", "portal", "closed", "leave", "goodbye", "problem"]
+Step = Literal["choice", "login", "vouched", "identity", "code", "portal", "closed", "leave", "goodbye", "problem"]
 
 
 def page(request: Request, step: Step, *, status: int = 200, **context: Any) -> HTMLResponse:

@@ -34,7 +34,9 @@ _HEADERS = {
 _INVALID = frozenset({"link-invalid", "link-disagrees"})
 _STATUSES = {
     "form": 400,
-    "psc-state": 400,
+    "link-state": 400,
+    "oidc-issuer": 400,
+    "oidc-refused": 403,
     "body-size": 413,
     "link-code": 403,
     "link-closed": 404,

@@ -45,7 +45,10 @@
   const watch = async () => {
     if (Date.now() - worked > IDLE_MINUTES * 60_000) return leave();
     try {
-      const answer = await fetch(`${document.body.dataset.presence}?actif=${active ? 1 : 0}`);
+      const { presence, version } = document.body.dataset;
+      const answer = await fetch(`${presence}?actif=${active ? 1 : 0}&version=${version}`);
+      // Another version of the exam was published: what is on the screen may be shared no more.
+      if (answer.status === 409) return location.reload();
       if (!answer.ok && answer.status < 500) return leave();
     } catch {
       // The network may come back; what is on the screen was shown to who is there.

@@ -35,9 +35,18 @@ _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 SigningKey = RSAKey | ECKey
 
 
+class BadToken(Refused):
+    """A token that is not to be believed: ``what`` is the rule that it breaks, never the token."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Jeton de Pro Santé Connect refusé : {what}", code="psc-jwt")
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an id_token must say. ``nonce`` None: not compared (refreshed tokens, OpenID Connect Core 12.2)."""
+    """What an id_token must say. ``nonce`` None: not compared (refreshed tokens, OpenID Connect Core 12.2). ``acr``
+    empty: no level was asked for."""
 
     issuer: str
     client_id: str
@@ -50,7 +59,7 @@ def header(token: str) -> Document:
     """The unverified header. Raises ``Refused`` (``psc-jwt``): not a compact JWS, too long, no good algorithm."""
     if len(token) > MAX_TOKEN or token.count(".") != 2:
         raise refused("jeton mal formé")
-    read = _json_part(token.partition(".")[0])
+    read = json_part(token.partition(".")[0])
     if text(read, "alg") not in ALGORITHMS:
         raise refused("algorithme de signature refusé")
     if not text(read, "kid"):
@@ -133,9 +142,15 @@ def check_userinfo(content: Document, issuer: str, client_id: str) -> None:
         raise refused("jeton destiné à un autre service")
 
 
-def refused(what: str) -> Refused:
+def check_not_over(content: Document, now: dt.datetime) -> None:
+    """A token that says until when it is good is not taken after that."""
+    if "exp" in content and _moment(content, "exp") <= now - SKEW:
+        raise refused("jeton expiré")
+
+
+def refused(what: str) -> BadToken:
     """The refusal of a token: says the rule, never the token."""
-    return Refused(f"Jeton de Pro Santé Connect refusé : {what}", code="psc-jwt")
+    return BadToken(what)
 
 
 def _check_party(content: Document, issuer: str, client_id: str) -> None:
@@ -152,7 +167,7 @@ def _check_party(content: Document, issuer: str, client_id: str) -> None:
 def _check_level(content: Document, wanted: str) -> None:
     """PSC leaves ``acr`` out for eidas1; an unknown level is refused, a higher one is welcome (standards.md F.2)."""
     level = content.get("acr", LEVELS[0])
-    if level == wanted:
+    if level == wanted or not wanted:
         return
     if level not in LEVELS or wanted not in LEVELS or LEVELS.index(level) < LEVELS.index(wanted):
         raise refused("niveau d'authentification insuffisant")
@@ -179,7 +194,8 @@ def _left_half(token: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()[:16]).rstrip(b"=").decode()
 
 
-def _json_part(part: str) -> Document:
+def json_part(part: str) -> Document:
+    """One part of a compact token that is JSON. Raises ``BadToken``."""
     try:
         content = json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError) as error:
