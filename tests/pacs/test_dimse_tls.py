@@ -18,7 +18,10 @@ import pytest
 from drimbox.box.listeners import listener_tls
 from drimbox.box.settings.common import KeyPair
 from drimbox.box.settings.source import DicomListener
+from drimbox.foundation.clock import SystemClock
 from drimbox.foundation.errors import Rejected, Unavailable
+from drimbox.keyring.keeper import Keyring
+from drimbox.keyring.places import Place
 from drimbox.pacs.dimse import uids
 from drimbox.pacs.dimse.receiver import ReceiverSettings, receiving
 from drimbox.pacs.dimse.storage import StoreOffer, StoreRefused
@@ -27,6 +30,7 @@ from drimbox.pacs.site import PacsLink
 from drimbox.pacs.store import PacsStore
 from drimbox.sandbox.pacs.peer import PacsPeer
 from drimbox.sandbox.pki import PemPair, Profile, TestAuthority
+from drimbox.trust.fitness import Demand
 from drimbox.trust.keystore import load_credential
 from drimbox.trust.tls import client_context, load_trust, server_context
 from drimbox.trust.watch import TrustWatch
@@ -157,7 +161,9 @@ async def test_a_certificate_that_is_revoked_while_we_listen_does_not_enter_any_
         client_roots=(foreign.roots,),
         client_revocation_lists=foreign.revocation_lists,
     )
-    tls = listener_tls(listener, watch)
+    assert listener.tls is not None
+    keyring = Keyring([Place("dicom", "box", "DICOM", listener.tls.source, Demand)], SystemClock())
+    tls = listener_tls(listener, watch, keyring, "dicom")
     assert tls is not None
     settings = ReceiverSettings(
         destinations={"DRIMBOX": uids.AS_STORED}, allowed_callers=frozenset({"MODALITY"}), certificate_names=NAMES

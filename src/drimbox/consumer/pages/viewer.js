@@ -9,7 +9,7 @@
   const preview = document.getElementById("apercu");
   const words = { one: "image", many: "images" };
   let withdrawn = 0;
-  let written = "[]";
+  let failuresTold = "[]";
 
   const left = (seconds) => (seconds < 60 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`);
   const plural = (count) => (count > 1 ? words.many : words.one);
@@ -106,8 +106,8 @@
     withdrawn = taken;
     // Only what is new is written: a list written again and again is read out again and again, and loses the focus.
     const told = JSON.stringify(failed);
-    if (told === written) return;
-    written = told;
+    if (told === failuresTold) return;
+    failuresTold = told;
     failures.querySelector("ul").replaceChildren(
       ...failed.map((series) => {
         const line = document.createElement("li");
