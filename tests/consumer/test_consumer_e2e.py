@@ -126,7 +126,7 @@ async def test_from_the_call_to_the_images(site: Site, chromium: Browser, tmp_pa
     viewer = page.frame_locator("iframe.viewer")
     await expect(viewer.get_by_text("PAT-TROIS, DOMINIQUE").first).to_be_visible()
     await expect(viewer.get_by_text("Non destiné au diagnostic").first).to_be_visible()
-    await expect(viewer.get_by_text("Études").first).to_be_visible()
+    await expect(viewer.get_by_text("Examens").first).to_be_visible()
     # Another series, in the same viewer, by a double click: JPEG 2000, decoded in the browser.
     before = await canvas_pixels(page)
     thumbnails = viewer.locator("[data-cy^='study-browser-thumbnail']")

@@ -52,8 +52,8 @@ class Header:
     pixels: Pixels | None
 
 
-def read_header(path: Path, amend: Callable[[dict[str, Any]], None] | None = None) -> tuple[Header, bytes]:
-    """The header of a Part 10 file, and its metadata as DICOM JSON (one object), changed by ``amend``.
+def read_header(path: Path) -> tuple[Header, bytes]:
+    """The header of a Part 10 file, and its metadata as DICOM JSON (one object).
 
     Long binary values stand there as BulkDataURI relative to the series. Raises ``Refused`` (``dicom-file``) for what
     is not a DICOM file, or has no identifiers.
@@ -75,7 +75,7 @@ def read_header(path: Path, amend: Callable[[dict[str, Any]], None] | None = Non
             )
             if not (header.study_uid and header.series_uid and is_uid(header.sop_instance_uid)):
                 raise Refused("Image reçue sans identifiants", code="dicom-file")
-            return header, _metadata(buffer, found, encoding_of(meta.transfer_syntax), header, amend)
+            return header, _metadata(buffer, found, encoding_of(meta.transfer_syntax), header)
     except Refused as refused:
         if refused.code == "dicom-file":
             raise
@@ -102,13 +102,7 @@ def _look(buffer: Buffer, meta: Meta) -> tuple[Sequence[Element], Pixels | None]
     return layout.elements, layout.pixels
 
 
-def _metadata(
-    buffer: Buffer,
-    found: Sequence[Element],
-    encoding: Encoding,
-    header: Header,
-    amend: Callable[[dict[str, Any]], None] | None,
-) -> bytes:
+def _metadata(buffer: Buffer, found: Sequence[Element], encoding: Encoding, header: Header) -> bytes:
     root = f"instances/{header.sop_instance_uid}/bulkdata"
     around = _Around(buffer, encoding, DEFAULT, False, lambda path: f"{root}/{path}", Budget(_MAX_ELEMENTS))
     described = _json_of(found, around, "")
@@ -116,8 +110,6 @@ def _metadata(
     described["00083002"] = {"vr": "UI", "Value": [header.transfer_syntax_uid]}
     if header.pixels is not None:
         described["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{root}/7FE00010"}
-    if amend is not None:
-        amend(described)
     return json.dumps(dict(sorted(described.items())), ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -13,12 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 from drimbox.consumer.arrived import Arrived, Image
 from drimbox.consumer.header import Header, read_header
-from drimbox.consumer.local_number import file_of, renumber
+from drimbox.consumer.local_number import file_of
 from drimbox.consumer.ports import ReceivedImage
 from drimbox.foundation.clock import Clock
 from drimbox.foundation.errors import DrimboxError, IdentityMismatch, Refused, Rejected, Unavailable
@@ -81,7 +80,7 @@ class SeriesImages:
         inspect: Inspect | None = None,
         local: Coercion | None = None,
     ) -> None:
-        """``local`` is what each image is given before it is shown; ``inspect`` sees it afterwards."""
+        """``inspect`` lets each image pass before it is shown; ``local`` is given to it when it leaves as a file."""
         self.series = series
         self._local = local
         self._inspect = inspect
@@ -157,13 +156,8 @@ class SeriesImages:
                         await self._changed.wait()
         return await asyncio.to_thread(self._arrived.described, start, most)
 
-    def described_from(self, path: Path) -> tuple[Header, bytes]:
-        """The header of one image as it is told to a viewer. Blocks; raises as ``read_header``."""
-        local = self._local
-        return read_header(path, partial(renumber, coercion=local) if local is not None else None)
-
     def file_of(self, image: Image) -> bytes:
-        """The whole file of one image as it is handed over. Blocks; raises ``Refused``, ``OSError``."""
+        """The whole file of one image as another program gets it. Blocks; raises ``Refused``, ``OSError``."""
         return file_of(image.path, self._local)
 
     def again(self) -> bool:
@@ -229,7 +223,7 @@ class SeriesImages:
             raise Refused("Type d'image (classe SOP) non pris en charge par la visionneuse", code="sop-class")
 
     def _read(self, path: Path) -> tuple[Header, bytes]:
-        header, described = self.described_from(path)
+        header, described = read_header(path)
         if self._inspect is not None:
             self._inspect(described)
         return header, described
@@ -264,7 +258,7 @@ class ExamImages:
         local: Coercion | None = None,
     ) -> None:
         """``refused`` names the series that must not be asked for, and why; ``finished`` is told of each outcome;
-        ``inspect`` lets each image pass before it is shown, with what ``local`` gives it.
+        ``inspect`` lets each image pass before it is shown; ``local`` is what it is given when it leaves as a file.
         """
         self.manifest = manifest
         self.local = local

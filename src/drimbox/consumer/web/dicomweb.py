@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from drimbox.consumer.arrived import Image
 from drimbox.consumer.frames import Frame, read_frame, read_video
-from drimbox.consumer.header import bulk_value
+from drimbox.consumer.header import bulk_value, read_header
 from drimbox.consumer.opening import OpenExam
 from drimbox.consumer.sessions import Gone
 from drimbox.consumer.viewing import SeriesImages
@@ -86,8 +86,8 @@ async def arrivals(request: Request) -> Response:
 
 async def instance_metadata(request: Request) -> Response:
     """The header of one image."""
-    series, image = await _series_and_image(request)
-    _, described = await _from_disk(series.described_from, image.path)
+    image = await _image(request)
+    _, described = await _from_disk(read_header, image.path)
     return Response(b"[" + described + b"]", media_type=_DICOM_JSON)
 
 
@@ -102,9 +102,9 @@ async def frames(request: Request) -> Response:
 
 
 async def instance(request: Request) -> Response:
-    """The file as the source sent it, but for the local number of the patient."""
-    series, image = await _series_and_image(request)
-    body = await _from_disk(series.file_of, image)
+    """The file as the source sent it."""
+    image = await _image(request)
+    body = await _from_disk(image.path.read_bytes)
     whole = Frame(body, "application/dicom", image.header.transfer_syntax_uid)
     if "multipart/" in request.headers.get("accept", "multipart/"):
         return _multipart([whole])
@@ -177,12 +177,7 @@ def _series_of(request: Request, opened: OpenExam) -> SeriesImages:
 
 
 async def _image(request: Request) -> Image:
-    return (await _series_and_image(request))[1]
-
-
-async def _series_and_image(request: Request) -> tuple[SeriesImages, Image]:
-    found = _series_of(request, _of_study(request))
-    return found, await found.image(request.path_params["instance"])
+    return await _series_of(request, _of_study(request)).image(request.path_params["instance"])
 
 
 def _multipart(parts: list[Frame]) -> Response:
