@@ -513,3 +513,12 @@ def test_a_device_without_identifier_is_the_operator_s_to_name(report: Report, s
     with pytest.raises(Misconfigured):
         make_entry(report, study, device=replace(DEVICE, identifier=""))
     assert make_entry(report, study, device=replace(DEVICE, identifier=""), author="radiologist")
+
+
+@pytest.mark.parametrize("text", ["20240115101112.5+9999", "20240115101112+2460", "2024+0100Z", "+0100", "20240231"])
+def test_what_is_no_date_is_none(text: str) -> None:
+    assert Dtm.parse(text) is None
+
+
+def test_an_offset_becomes_utc() -> None:
+    assert Dtm.parse("20240115101112.5+0100") == Dtm("20240115091112")

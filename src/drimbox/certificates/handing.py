@@ -104,7 +104,7 @@ class Handing:
             data = self.file.read_bytes()
             found = x509.load_pem_x509_certificates(data)
             load_pem_private_key(data, password)
-        except (OSError, TypeError, *UNREADABLE):
+        except (OSError, *UNREADABLE):
             return False
         return found == [credential.certificate, *credential.chain]
 

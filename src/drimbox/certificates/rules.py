@@ -15,19 +15,17 @@ from itertools import pairwise
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from drimbox.foundation.errors import Refused
+from drimbox.trust.fitness import STRONG_DIGESTS, issued
 from drimbox.trust.keystore import MIN_EC_BITS, MIN_RSA_BITS, UNREADABLE, PrivateKey
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
 MAX_CHAIN = 10
-_STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # Reserved policy identifiers of the CA/Browser Forum (Baseline Requirements 7.1.6.1).
 _LEVELS = {"2.23.140.1.2.1": "DV", "2.23.140.1.2.2": "OV", "2.23.140.1.2.3": "IV", "2.23.140.1.1": "EV"}
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -127,7 +125,7 @@ def request_breaches(request: x509.CertificateSigningRequest, rules: Rules) -> l
     breaches += _key_breaches(request.public_key(), "La demande")
     if not request.is_signature_valid:
         breaches.append(Breach("signature", "La demande n'est pas signée par sa propre clé : refaites-la."))
-    if not isinstance(request.signature_hash_algorithm, _STRONG):
+    if not isinstance(request.signature_hash_algorithm, STRONG_DIGESTS):
         breaches.append(Breach("hash", "La demande n'est pas signée avec SHA-256 ou mieux : refaites-la."))
     return breaches
 
@@ -137,7 +135,7 @@ def certificate_breaches(leaf: x509.Certificate, rules: Rules, now: dt.datetime)
     breaches = _name_breaches(_names_of(leaf.extensions), rules.host)
     breaches += _common_name_breaches(leaf.subject, rules.host)
     breaches += _key_breaches(leaf.public_key(), "Le certificat")
-    if not isinstance(leaf.signature_hash_algorithm, _STRONG):
+    if not isinstance(leaf.signature_hash_algorithm, STRONG_DIGESTS):
         breaches.append(
             Breach("hash", "Le certificat n'est pas signé avec SHA-256 ou mieux : demandez-en un autre à l'autorité.")
         )
@@ -253,8 +251,8 @@ def _chain(
     """The intermediates in order and the root; each must be a sound authority."""
     chain: list[x509.Certificate] = []
     current, others = certificates[0], list(certificates[1 : MAX_CHAIN + 1])
-    while (root := next((r for r in rules.roots if _issued(r, current)), None)) is None:
-        issuer = next((c for c in others if c.subject != c.issuer and _issued(c, current)), None)
+    while (root := next((r for r in rules.roots if issued(r, current)), None)) is None:
+        issuer = next((c for c in others if c.subject != c.issuer and issued(c, current)), None)
         if issuer is None or issuer in chain:
             return tuple(chain), None, [_incomplete(current)]
         chain.append(issuer)
@@ -263,7 +261,7 @@ def _chain(
     for issuer in (*chain, root):
         breaches += _authority_breaches(issuer, now)
     for issuer in chain:
-        if not isinstance(issuer.signature_hash_algorithm, _STRONG):
+        if not isinstance(issuer.signature_hash_algorithm, STRONG_DIGESTS):
             breaches.append(
                 Breach("hash", "Une autorité de la chaîne est signée avec un condensat plus faible que SHA-256.")
             )
@@ -298,19 +296,6 @@ def _authority_breaches(issuer: x509.Certificate, now: dt.datetime) -> list[Brea
             Breach("chain", "Une autorité de la chaîne est expirée ou pas encore valable : donnez la chaîne actuelle.")
         )
     return [*breaches, *_key_breaches(issuer.public_key(), "Une autorité de la chaîne")]
-
-
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    if issuer.subject != certificate.issuer:
-        return False
-    try:
-        if not isinstance(certificate.signature_hash_algorithm, _STRONG):
-            # Not worth verifying: it is refused for its digest, and not for a link that is missing.
-            return True
-        certificate.verify_directly_issued_by(issuer)
-    except (*UNREADABLE, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _extension(extensions: x509.Extensions, kind: type[E]) -> E | None:

@@ -33,7 +33,8 @@ E = TypeVar("E", bound=x509.ExtensionType)
 Range = Literal["test", "production"]
 
 MAX_CHAIN = 5
-_STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+STRONG_DIGESTS = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+"""Of signatures that are believed."""
 _RANGES: dict[str, Range] = {"IGC-SANTE TEST": "test", "IGC-SANTE": "production"}
 
 
@@ -187,7 +188,9 @@ def _strength(certificate: x509.Certificate, what: str) -> Iterator[Breach]:
             "Commandez un certificat avec une nouvelle clé.",
         )
     # The digest of a root proves nothing: it is pinned.
-    if certificate.subject != certificate.issuer and not isinstance(certificate.signature_hash_algorithm, _STRONG):
+    if certificate.subject != certificate.issuer and not isinstance(
+        certificate.signature_hash_algorithm, STRONG_DIGESTS
+    ):
         yield Breach(
             "digest",
             f"{what} n'est pas signé avec SHA-256 ou mieux",
@@ -270,22 +273,23 @@ def _path(credential: Credential, trust: TrustStore) -> tuple[list[x509.Certific
     while len(path) <= MAX_CHAIN:
         if path[-1] in trust.anchors:
             return path, True
-        issuer = next((c for c in known if c not in path and _issued(c, path[-1])), None)
+        issuer = next((c for c in known if c not in path and issued(c, path[-1])), None)
         if issuer is None:
             return path, False
         path.append(issuer)
     return path, False
 
 
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    if issuer.subject != certificate.issuer:
-        return False
+def issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Did ``issuer`` sign ``certificate``? One that is signed by a weak digest is taken at its word."""
     try:
-        if not isinstance(certificate.signature_hash_algorithm, _STRONG):
+        if issuer.subject != certificate.issuer:
+            return False
+        if not isinstance(certificate.signature_hash_algorithm, STRONG_DIGESTS):
             # Not worth verifying: it is refused for its digest, and not for a link that is missing.
             return True
         certificate.verify_directly_issued_by(issuer)
-    except (*UNREADABLE, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 

@@ -97,7 +97,7 @@ def pkcs12_pair(data: bytes, password: bytes | None, source: str) -> Credential:
         others = [one.certificate for one in held.additional_certs]
         certificates = [held.cert.certificate, *others] if held.cert is not None else others
         _ = [(c.subject, c.issuer, c.public_key()) for c in certificates]
-    except (*UNREADABLE, TypeError):
+    except UNREADABLE:
         # Without its cause, which may know the bytes.
         raise _bad(
             f"Le fichier PKCS#12 {source} est illisible, ou son mot de passe est faux ou absent. Vérifiez le mot de "

@@ -50,6 +50,7 @@ _HEX_PAIR = re.compile(r"[0-9A-Fa-f]{2}")
 # What the library raises for a certificate that it cannot read, or not yet: some only once a field is asked for.
 UNREADABLE = (
     ValueError,
+    TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,

@@ -238,7 +238,7 @@ class PublicLists:
         try:
             told = json.loads(path.read_bytes())
             url, issuer = str(told["url"]), x509.load_der_x509_certificate(base64.b64decode(told["issuer"]))
-        except (OSError, LookupError, TypeError, binascii.Error, *UNREADABLE) as error:
+        except (OSError, LookupError, binascii.Error, *UNREADABLE) as error:
             _log.warning("kept address of a revocation list not used: %s", type(error).__name__)
             return
         if url not in self._issuers and self._entry(url) == path:

@@ -173,7 +173,11 @@ class Dtm:
             return None
         if offset is None or len(digits) < 10:
             return Dtm(digits)
-        shifted = dt.datetime.strptime(f"{digits:0<14}{offset}", "%Y%m%d%H%M%S%z")
+        try:
+            shifted = dt.datetime.strptime(f"{digits:0<14}{offset}", "%Y%m%d%H%M%S%z")
+        except ValueError:
+            # An offset that no clock has.
+            return None
         return Dtm(utc_digits(shifted)[: len(digits)])
 
     def instant(self) -> dt.datetime:
