@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import psutil
 from playwright.async_api import Browser, Error, Locator, Page, async_playwright
 
 CHROMIUM = Path(os.environ.get("DRIMBOX_CHROMIUM", "/usr/bin/chromium"))
@@ -29,6 +30,7 @@ async def chromium_running(*pins: str) -> AsyncIterator[Browser]:
     if pins:
         arguments.append(f"--ignore-certificate-errors-spki-list={','.join(pins)}")
     async with async_playwright() as playwright:
+        others = _chromiums()
         browser = await playwright.chromium.launch(
             executable_path=str(CHROMIUM),
             # Its own fields, those of dates above all, are in the language of the account.
@@ -36,9 +38,24 @@ async def chromium_running(*pins: str) -> AsyncIterator[Browser]:
             args=arguments,
         )
         yield browser
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(30):
                 await browser.close()
+        except TimeoutError:
+            # One that does not end by itself would keep its driver, and this process, for ever.
+            for process in _chromiums() - others:
+                with suppress(psutil.Error):
+                    process.kill()
+
+
+def _chromiums() -> set[psutil.Process]:
+    """The browsers that this process has started."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "chrom" in process.name():
+                found.add(process)
+    return found
 
 
 async def picture(of: Page | Locator, path: Path | None = None, *, full_page: bool = False) -> bytes:

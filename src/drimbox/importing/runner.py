@@ -207,9 +207,10 @@ class Runner:
     async def _end_cancelled(self, turn: Turn, order: Import) -> None:
         end = TurnEnd(State.CANCELLED, "cancelled", "Import annulé à votre demande")
         await turn.journal(end)
+        # First of all: who reads that it was cancelled finds nothing of it on the disk.
+        await turn.close()
         await self._means.ledger.end(order.id, end.state, end.code, end.reason, verified=False)
         self.remember(order.structure, order.study_uid, end.state)
-        await turn.close()
 
     async def _clear_up(self) -> None:
         """What imports that are over left on the disk goes, and so does what is told of them after a while."""
