@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from test_consumer_viewer_e2e import CT, as_pet, listed, page, slices, stacks, viewer
 
+from browsing import picture
 from drimbox.manifest.manifest import KeyMark
 from drimbox.pacs.keynotes import KEY_OBJECT_SELECTION, Concept
 
@@ -65,7 +66,7 @@ class Reader:
         for text in await self.frame.evaluate(READ):
             if text not in self.read:
                 self.read[text] = state
-        await self.page.screenshot(path=self.folder / f"{len(list(self.folder.glob('*.png'))):02d}-{state}.png")
+        await picture(self.page, self.folder / f"{len(list(self.folder.glob('*.png'))):02d}-{state}.png")
 
     async def each(self, selector: str, state: str, *, hover: bool) -> None:
         count = await self.frame.locator(selector).count()
@@ -189,12 +190,12 @@ async def test_why_an_image_was_flagged_is_told_beside_it_and_by_whom(site: Site
     keys = page.locator("details.keys li")
     await expect(keys).to_contain_text("Pour la chirurgie Série 1, image 3")
     await expect(keys.locator(".who")).to_have_text("Signalée par BIDEAULT JACQUES, le 15/01/2024")
-    await page.screenshot(path=tmp_path / "key-images.png")
-    for width, height in ((1366, 768), (3840, 2160), (1600, 1000)):
+    await picture(page, tmp_path / "key-images.png")
+    for width, height in ((1280, 800), (1366, 768), (3840, 2160), (1600, 1000)):
         await page.set_viewport_size({"width": width, "height": height})
         for place in (page, frame):
             assert await place.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), (width, place)
-        await page.screenshot(path=tmp_path / f"key-images-{width}.png")
+        await picture(page, tmp_path / f"key-images-{width}.png")
     await page.keyboard.press("Enter")
     await frame.locator("canvas.cornerstone-canvas").first.hover()
     await page.mouse.wheel(0, 100)
